@@ -1,0 +1,36 @@
+# Each target does the set-up it needs: DIALS, found or installed from Debian's packages, and a
+# virtual environment in .venv with the rest (see .ci/make_env.sh).
+#
+#   make demo     simulate a crystal and refine it
+#   make test     run all tests            make test ARGS="-k quartz -x"
+#   make lint     style, format and types
+#   make env      the set-up alone         make env PYTHON=/path/of/python3 TORCH=torch
+#   make clean    remove all of it
+
+export TORCH ?= torch==2.13.0
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: env demo test lint clean
+
+env: $(READY)
+
+$(READY): setup.cfg pyproject.toml .ci/make_env.sh
+	bash .ci/make_env.sh $(VENV)
+	touch $@
+
+demo: env
+	$(BIN)/python -m dials_hybrid_refine.demo
+
+test: env
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest --regression $(ARGS)
+
+lint: env
+	$(BIN)/python -m ruff check
+	$(BIN)/python -m ruff format --check
+	$(BIN)/python -m mypy
+
+clean:
+	rm -rf $(VENV) build *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
