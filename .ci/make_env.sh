@@ -63,7 +63,7 @@ if ! has_dials "$venv/bin/python"; then
         stop "DIALS cannot be imported in a virtual environment made with $python: '$venv/bin/python -c \"import dials.array_family.flex\"' shows why"
 fi
 
-pip_install() { "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@"; }
+pip_install() { "$venv/bin/python" -m pip install -qq --disable-pip-version-check "$@"; }
 
 if ! "$venv/bin/python" -c "import torch" >/dev/null 2>&1; then
     say "installing ${TORCH:=torch}"
