@@ -1,0 +1,158 @@
+"""Blocks of like size padded to one shape, so that their matrix products run together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dials_hybrid_refine.diffraction.blocks import BeamBlock
+
+#: Chebyshev vectors of this many bytes per term stay in the processor's cache
+_TARGET_BYTES_PER_TERM = 400_000
+
+
+@dataclass(frozen=True)
+class BlockBatch:
+    """B blocks padded to N beams, n tilts and R observed beams; tensors on one device.
+
+    Attributes:
+        block: shape (B,), positions in the list of blocks.
+        experiment, phi_centre: shape (B,).
+        phi: shape (B, n), degrees.
+        hkl: shape (B, N, 3), float64 (padded with 000).
+        bases: shape (B, n, 3, 3), 1/Angstrom.
+        active: shape (B, N, n), False where a beam is off or padding.
+        coupling_index: shape (B, N, N), where U_(g-h) stands in the table of differences.
+        n_rows: R.
+        pair_block: shape (P,), block of each pair, 0 to B-1 in the batch.
+        pair_row: shape (P,), 0 to R-1. pair_observation: shape (P,). pair_weight: (P, n).
+    """
+
+    block: torch.Tensor
+    experiment: torch.Tensor
+    phi_centre: torch.Tensor
+    phi: torch.Tensor
+    hkl: torch.Tensor
+    bases: torch.Tensor
+    active: torch.Tensor
+    coupling_index: torch.Tensor
+    n_rows: int
+    pair_block: torch.Tensor
+    pair_row: torch.Tensor
+    pair_observation: torch.Tensor
+    pair_weight: torch.Tensor
+
+
+class DifferenceTable:
+    """The unique differences g-h between the beams of each block, and where they stand.
+
+    ``hkl`` (n, 3) starts with 000. Position n (one past the end) stands for "no coupling".
+    """
+
+    def __init__(self, blocks: Sequence[BeamBlock], extra: NDArray[np.int64]) -> None:
+        """extra: shape (m, 3), further reflections to be included."""
+        reach = np.array([np.ptp(block.hkl, axis=0) for block in blocks]).max(axis=0)
+        self._reach = np.maximum(reach, np.abs(extra).max(axis=0, initial=0))
+        self._shape = 2 * self._reach + 1
+        present = np.zeros(int(self._shape.prod()), dtype=bool)
+        present[self._keys(np.zeros((1, 3), dtype=np.int64))] = True
+        present[self._keys(extra)] = True
+        for block in blocks:
+            present[self._keys(block.hkl[:, None] - block.hkl[None]).ravel()] = True
+        keys = np.flatnonzero(present)
+        hkl = np.stack(np.unravel_index(keys, self._shape), axis=-1) - self._reach
+        origin = np.flatnonzero((hkl == 0).all(axis=1))[0]
+        self.hkl: NDArray[np.int64] = np.concatenate([hkl[[origin]], np.delete(hkl, origin, axis=0)])
+        self._position = np.full(len(present), -1, dtype=np.int32)
+        self._position[self._keys(self.hkl)] = np.arange(len(self.hkl))
+
+    def _keys(self, hkl: NDArray[np.int64]) -> NDArray[np.int64]:
+        shifted = hkl + self._reach
+        return np.asarray(
+            (shifted[..., 0] * self._shape[1] + shifted[..., 1]) * self._shape[2] + shifted[..., 2]
+        )
+
+    def positions(self, hkl: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Position of each of hkl (..., 3) in ``self.hkl``."""
+        return np.asarray(self._position[self._keys(hkl)])
+
+
+def _pad(arrays: Sequence[NDArray], shape: tuple[int, ...]) -> NDArray:  # type: ignore[type-arg]
+    padded = np.zeros((len(arrays), *shape), dtype=arrays[0].dtype)
+    for row, array in zip(padded, arrays):
+        row[tuple(slice(n) for n in array.shape)] = array
+    return padded
+
+
+def _pad_tilts(block: BeamBlock, n_tilts: int) -> NDArray[np.int64]:
+    """Indices that repeat the last tilt of a block up to n_tilts (those are switched off)."""
+    return np.minimum(np.arange(n_tilts), len(block.phi) - 1)
+
+
+def _make_batch(
+    positions: Sequence[int], blocks: Sequence[BeamBlock], table: DifferenceTable, device: torch.device
+) -> BlockBatch:
+    chosen = [blocks[i] for i in positions]
+    n_beams = max(len(b.hkl) for b in chosen)
+    n_tilts = max(len(b.phi) for b in chosen)
+    n_rows = max(b.n_rows for b in chosen)
+    # a block with fewer observed beams lets unobserved ones fill the rows up to n_rows
+    coupling = []
+    for block in chosen:
+        index = np.full((n_beams, n_beams), len(table.hkl), dtype=np.int32)
+        n = len(block.hkl)
+        index[:n, :n] = table.positions(block.hkl[:, None] - block.hkl[None])
+        np.fill_diagonal(index, len(table.hkl))
+        coupling.append(index)
+    tilts = [_pad_tilts(b, n_tilts) for b in chosen]
+
+    def tensor(array: NDArray) -> torch.Tensor:  # type: ignore[type-arg]
+        return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+
+    return BlockBatch(
+        block=tensor(np.array(positions, dtype=np.int64)),
+        experiment=tensor(np.array([b.experiment for b in chosen], dtype=np.int64)),
+        phi_centre=tensor(np.array([b.phi_centre for b in chosen])),
+        phi=tensor(np.stack([b.phi[t] for b, t in zip(chosen, tilts)])),
+        hkl=tensor(_pad([b.hkl.astype(float) for b in chosen], (n_beams, 3))),
+        bases=tensor(np.stack([b.bases[t] for b, t in zip(chosen, tilts)])),
+        active=tensor(_pad([b.active for b in chosen], (n_beams, n_tilts))),
+        coupling_index=tensor(np.stack(coupling)),
+        n_rows=n_rows,
+        pair_block=tensor(np.repeat(np.arange(len(chosen)), [len(b.pair_row) for b in chosen])),
+        pair_row=tensor(np.concatenate([b.pair_row for b in chosen]) - 1),
+        pair_observation=tensor(np.concatenate([b.pair_observation for b in chosen])),
+        pair_weight=tensor(
+            np.concatenate([_pad([*b.pair_weight], (n_tilts,)) if len(b.pair_weight)
+                            else np.zeros((0, n_tilts)) for b in chosen])
+        ),
+    )  # fmt: skip
+
+
+def make_batches(
+    blocks: Sequence[BeamBlock], table: DifferenceTable, device: torch.device
+) -> list[BlockBatch]:
+    """Group blocks by number of beams, with little padding; large batches first.
+
+    Blocks without a beam that is observed while on are left out (they add nothing).
+    """
+    order = sorted(
+        (i for i, block in enumerate(blocks) if block.n_rows),
+        key=lambda i: len(blocks[i].hkl),
+        reverse=True,
+    )
+    groups: list[list[int]] = []
+    for i in order:
+        size = 8 * len(blocks[i].hkl) * len(blocks[i].phi)
+        if groups:
+            first = blocks[groups[-1][0]]
+            full = (len(groups[-1]) + 1) * 8 * len(first.hkl) * len(first.phi)
+            if full <= max(_TARGET_BYTES_PER_TERM, size) and len(blocks[i].hkl) > 0.85 * len(first.hkl):
+                groups[-1].append(i)
+                continue
+        groups.append([i])
+    return [_make_batch(group, blocks, table, device) for group in groups]

@@ -1,0 +1,28 @@
+"""Relativistic quantities of the electron beam."""
+
+from __future__ import annotations
+
+import math
+
+# CODATA 2018: h c / e in V Angstrom and m c^2 / e in V.
+_HC_OVER_E = 12398.419843320026
+_REST_ENERGY_VOLT = 510998.95
+
+
+def accelerating_voltage(wavelength: float) -> float:
+    """Accelerating voltage in volt of electrons of a wavelength in Angstrom.
+
+    Inverts ``lambda = h / sqrt(2 m e V (1 + e V / (2 m c^2)))`` (International Tables C, 4.3.1).
+
+    Raises:
+        ValueError: for a wavelength that is not positive.
+    """
+    if not wavelength > 0:
+        raise ValueError(f"an electron wavelength must be positive, not {wavelength}")
+    momentum = _HC_OVER_E / wavelength  # p c / e in volt
+    return math.sqrt(momentum**2 + _REST_ENERGY_VOLT**2) - _REST_ENERGY_VOLT
+
+
+def relativistic_factor(wavelength: float) -> float:
+    """gamma = 1 + e V / (m c^2): 1.3914 at 200 kV (0.02508 Angstrom)."""
+    return 1 + accelerating_voltage(wavelength) / _REST_ENERGY_VOLT

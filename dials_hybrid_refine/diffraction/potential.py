@@ -1,0 +1,167 @@
+"""Fourier coefficients of the crystal potential, from the atoms of the asymmetric unit.
+
+    U_h = gamma / (pi Omega) sum_j w_j f_j(|g_h|/2) sum_(R,t) T_j(h R) exp(-2 pi i h (R x_j + t))
+
+in 1/Angstrom^2, for the potential U(r) = sum_h U_h exp(+2 pi i h.r). w_j is occupancy times
+multiplicity over the order of the space group. The exponent has the sign opposite to that of
+crystallographic structure factors because the incident wave is exp(+2 pi i K.r); see
+Humphreys (1979), Rep. Prog. Phys. 42, 1825, equations 2.3-2.10.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dials_hybrid_refine.diffraction.electron import relativistic_factor
+from dials_hybrid_refine.diffraction.scattering_factors import electron_scattering_factors
+
+
+@dataclass(frozen=True)
+class AtomicParameters:
+    """The crystallographic parameters of the n atoms of the asymmetric unit.
+
+    Attributes:
+        sites: shape (n, 3), fractional coordinates.
+        u_star: shape (n, 6), U* in order 11 22 33 12 13 23 (isotropic U are converted).
+        occupancies: shape (n,), crystallographic occupancies (1 on a filled special position).
+    """
+
+    sites: torch.Tensor
+    u_star: torch.Tensor
+    occupancies: torch.Tensor
+
+
+@dataclass(frozen=True)
+class CrystalComposition:
+    """What the refinement does not change about a crystal structure.
+
+    Attributes:
+        atomic_numbers: n atomic numbers.
+        multiplicity_fractions: shape (n,), site multiplicity over the order of the group.
+        rotations: shape (n_ops, 3, 3), integer rotation parts acting on fractional columns.
+        translations: shape (n_ops, 3), fractional. Centring operations are included.
+        metric: shape (3, 3), reciprocal metric tensor G* in 1/Angstrom^2 (of the structure's
+            cell): |g|^2 = h^T G* h.
+        volume: cell volume in Angstrom^3.
+    """
+
+    atomic_numbers: tuple[int, ...]
+    multiplicity_fractions: NDArray[np.float64]
+    rotations: NDArray[np.int64]
+    translations: NDArray[np.float64]
+    metric: NDArray[np.float64]
+    volume: float
+
+    def is_systematically_absent(self, hkl: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of hkl (n, 3) the lattice centring forbids (such beams couple to nothing)."""
+        identity = (self.rotations == np.eye(3, dtype=int)).all(axis=(1, 2))
+        phases = hkl @ self.translations[identity].T
+        return np.asarray((np.abs(phases - np.round(phases)) > 1e-6).any(axis=1))
+
+
+@dataclass(frozen=True)
+class _SymmetryReduction:
+    unique: NDArray[np.int64]  # (n_unique, 3)
+    index: NDArray[np.int64]  # (n,) into unique
+    phase: NDArray[np.complex128]  # (n,) factor from symmetry
+    friedel: NDArray[np.bool_]  # (n,) use the complex conjugate
+
+
+def _encode(hkl: NDArray[np.int64]) -> NDArray[np.int64]:
+    offset, base = 1 << 19, 1 << 20
+    shifted = hkl + offset
+    return (shifted[..., 0] * base + shifted[..., 1]) * base + shifted[..., 2]
+
+
+def _reduce_by_symmetry(
+    hkl: NDArray[np.int64], composition: CrystalComposition
+) -> _SymmetryReduction:
+    """Map reflections to one representative each, U_(hR) = U_h exp(2 pi i h.t)."""
+    images = np.einsum("ni,oij->noj", hkl, composition.rotations)
+    keys = np.concatenate([_encode(images), _encode(-images)], axis=1)
+    choice = keys.argmax(axis=1)
+    n_ops = len(composition.rotations)
+    operation, friedel = choice % n_ops, choice >= n_ops
+    rows = np.arange(len(hkl))
+    representative = images[rows, operation] * np.where(friedel, -1, 1)[:, None]
+    # U_h exp(2 pi i h.t) = U_(hR), hence U_h = U_(hR) exp(-2 pi i h.t)
+    shift = np.einsum("ni,ni->n", hkl, composition.translations[operation])
+    key_values, first, index = np.unique(
+        keys[rows, choice], return_index=True, return_inverse=True
+    )
+    return _SymmetryReduction(
+        unique=representative[first],
+        index=index.reshape(-1),
+        phase=np.exp(-2j * np.pi * shift),
+        friedel=friedel,
+    )
+
+
+class CrystalPotential:
+    """Evaluates U_h of a fixed list of reflections, differentiable in the atoms' parameters.
+
+    Only symmetry-unique coefficients are summed over atoms; the others follow by phase shifts.
+    Scattering factors are real, so U_(-h) is the complex conjugate of U_h.
+    """
+
+    #: atoms x reflections x symmetry operations summed at a time (memory: about 100 bytes each)
+    _CHUNK = 2_000_000
+
+    def __init__(
+        self, hkl: NDArray[np.int64], composition: CrystalComposition, wavelength: float
+    ) -> None:
+        """
+        Args:
+            hkl: shape (n, 3), Miller indices whose coefficients are wanted.
+            composition: the invariant part of the structure.
+            wavelength: in Angstrom, for the relativistic factor.
+        """
+        reduction = _reduce_by_symmetry(hkl, composition)
+        unique = reduction.unique
+        g_sq = np.einsum("ni,ij,nj->n", unique, composition.metric, unique)
+        elements: Sequence[int] = sorted(set(composition.atomic_numbers))
+        factors = electron_scattering_factors(elements, np.sqrt(np.maximum(g_sq, 0)))
+        rows = [elements.index(z) for z in composition.atomic_numbers]
+        scale = relativistic_factor(wavelength) / (np.pi * composition.volume)
+        weights = scale * composition.multiplicity_fractions[:, None] * factors[rows]
+
+        self.hkl = hkl
+        self._weights = torch.from_numpy(weights)  # (n_atoms, n_unique)
+        self._images = torch.from_numpy(
+            np.einsum("ni,oij->noj", unique, composition.rotations).astype(float)
+        )
+        self._shifts = torch.from_numpy(unique @ composition.translations.T.astype(float))
+        self._index = torch.from_numpy(reduction.index)
+        self._phase = torch.from_numpy(reduction.phase)
+        self._friedel = torch.from_numpy(reduction.friedel)
+
+    def __call__(self, atoms: AtomicParameters) -> torch.Tensor:
+        """U_h in 1/Angstrom^2, complex128, shape (n,), in the order of ``hkl``."""
+        n_unique, n_ops = self._shifts.shape
+        step = max(1, self._CHUNK // max(1, n_ops * len(atoms.occupancies)))
+        unique = torch.cat(
+            [
+                self._sum_over_atoms(atoms, slice(start, start + step))
+                for start in range(0, n_unique, step)
+            ]
+        )
+        values = unique[self._index]
+        return torch.where(self._friedel, values.conj(), values) * self._phase
+
+    def _sum_over_atoms(self, atoms: AtomicParameters, chunk: slice) -> torch.Tensor:
+        h = self._images[chunk]  # (n, n_ops, 3)
+        angle = -2 * torch.pi * (h @ atoms.sites.T + self._shifts[chunk, :, None])
+        h1, h2, h3 = h.unbind(-1)
+        products = torch.stack(
+            [h1 * h1, h2 * h2, h3 * h3, 2 * h1 * h2, 2 * h1 * h3, 2 * h2 * h3], dim=-1
+        )
+        debye_waller = torch.exp(-2 * torch.pi**2 * (products @ atoms.u_star.T))
+        weights = (self._weights[:, chunk] * atoms.occupancies[:, None]).T  # (n, n_atoms)
+        real = (torch.cos(angle) * debye_waller).sum(1)
+        imaginary = (torch.sin(angle) * debye_waller).sum(1)
+        return torch.complex((weights * real).sum(-1), (weights * imaginary).sum(-1))

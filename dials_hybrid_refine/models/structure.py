@@ -1,0 +1,255 @@
+"""The crystal structure as a torch module, constrained by smtbx.
+
+smtbx's reparametrisation holds the independent parameters: site symmetry of coordinates and
+displacement parameters, and any constraint it knows, are obeyed by construction. Its Jacobian
+carries gradients of the crystallographic parameters back to the independent ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cctbx import adptbx, xray
+from cctbx.array_family import flex
+from cctbx.eltbx import tiny_pse
+from smtbx import utils as smtbx_utils
+from smtbx.refinement import constraints
+
+from dials_hybrid_refine.diffraction.potential import AtomicParameters, CrystalComposition
+
+
+@dataclass(frozen=True)
+class RefinedParameters:
+    """Which structural parameters are refined."""
+
+    sites: bool = True
+    displacements: bool = True
+    occupancies: bool = False
+
+
+def composition_of(structure: xray.structure) -> CrystalComposition:
+    """Symmetry, cell and elements of a structure for the simulator.
+
+    Raises:
+        ValueError: for a scattering type that is not an element.
+    """
+    numbers = []
+    for scatterer in structure.scatterers():
+        try:
+            numbers.append(tiny_pse.table(scatterer.element_symbol()).atomic_number())
+        except RuntimeError:
+            raise ValueError(
+                f"atom {scatterer.label} has the scattering type {scatterer.scattering_type!r}, "
+                "which is not an element"
+            ) from None
+    group = structure.space_group()
+    operations = list(group.all_ops())
+    cell = structure.unit_cell()
+    fraction = np.array(cell.fractionalization_matrix()).reshape(3, 3)
+    return CrystalComposition(
+        atomic_numbers=tuple(numbers),
+        multiplicity_fractions=np.array(
+            [s.multiplicity() / group.order_z() for s in structure.scatterers()]
+        ),
+        rotations=np.array(
+            [np.array(op.r().as_double()).reshape(3, 3).round() for op in operations], dtype=np.int64
+        ),
+        translations=np.array([op.t().as_double() for op in operations]),
+        # G* = F F^T for the fractionalization matrix F with x_frac = F x_cart
+        metric=fraction @ fraction.T,
+        volume=cell.volume(),
+    )
+
+
+def set_refined(structure: xray.structure, refined: RefinedParameters) -> None:
+    """Set the gradient flags of all scatterers."""
+    for scatterer in structure.scatterers():
+        flags = scatterer.flags
+        flags.set_grad_site(refined.sites)
+        flags.set_grad_u_iso(refined.displacements and flags.use_u_iso())
+        flags.set_grad_u_aniso(refined.displacements and flags.use_u_aniso())
+        flags.set_grad_occupancy(refined.occupancies)
+        flags.set_grad_fp(False)
+        flags.set_grad_fdp(False)
+
+
+class _Reparametrised(torch.autograd.Function):
+    """Crystallographic parameters of given independent ones, gradient through the Jacobian."""
+
+    @staticmethod
+    def forward(ctx: Any, shifts: torch.Tensor, model: StructureModel) -> torch.Tensor:  # type: ignore[override]
+        values, jacobian = model.evaluate(shifts.detach().numpy())
+        ctx.save_for_backward(jacobian)
+        return values
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:  # type: ignore[override]
+        (jacobian,) = ctx.saved_tensors
+        return jacobian @ gradient, None
+
+
+class StructureModel(torch.nn.Module):
+    """Sites, displacement parameters and occupancies of the asymmetric unit.
+
+    ``shifts`` (p,) are the refined numbers: changes of the independent parameters, each in
+    units that move atoms by about 0.1 Angstrom, or change U by about 0.01 Angstrom^2 or an
+    occupancy by 0.1, so that one step size suits all.
+
+    The refined numbers are attached to a private copy of the structure; ``current_structure``
+    returns one.
+    """
+
+    _UNIT = {"site": 0.1, "displacement": 0.01, "occupancy": 0.1}
+
+    def __init__(
+        self,
+        structure: xray.structure,
+        refined: RefinedParameters,
+        shelx_constraints: Sequence[Any] = (),
+    ) -> None:
+        super().__init__()
+        self._structure = structure.deep_copy_scatterers()
+        set_refined(self._structure, refined)
+        self._reparametrisation = constraints.reparametrisation(
+            structure=self._structure,
+            constraints=list(shelx_constraints),
+            connectivity_table=smtbx_utils.connectivity_table(self._structure),
+            temperature=20,
+        )
+        self._reparametrisation.linearise()
+        self._reparametrisation.store()
+        self._annotations = list(self._reparametrisation.component_annotations)
+        self._applied = np.zeros(self._reparametrisation.n_independents)
+        self._units = self._parameter_units()
+        self._layout = _ParameterLayout(self._structure)
+        self.shifts = torch.nn.Parameter(torch.zeros(len(self._units), dtype=torch.float64))
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of independent parameters."""
+        return len(self._units)
+
+    def _jacobian(self) -> NDArray[np.float64]:
+        if not self._reparametrisation.n_independents:
+            return np.zeros((0, len(self._annotations)))
+        matrix = self._reparametrisation.jacobian_transpose_matching_grad_fc()
+        return np.array(matrix.as_dense_matrix().as_numpy_array())
+
+    def _parameter_units(self) -> NDArray[np.float64]:
+        """Size of each independent parameter's step, from the movement it causes."""
+        jacobian = self._jacobian()
+        cell = self._structure.unit_cell()
+        orthogonal = np.array(cell.orthogonalization_matrix()).reshape(3, 3)
+        to_cart = np.array(adptbx_matrix(cell))
+        units = np.ones(len(jacobian))
+        kinds = _ParameterLayout(self._structure)
+        for i, row in enumerate(jacobian):
+            effects = [
+                np.abs(orthogonal @ row[kinds.site_columns].reshape(-1, 3).T).max(initial=0) / self._UNIT["site"],
+                np.abs(to_cart @ row[kinds.u_star_columns].reshape(-1, 6).T).max(initial=0)
+                / self._UNIT["displacement"],
+                np.abs(row[kinds.u_iso_columns]).max(initial=0) / self._UNIT["displacement"],
+                np.abs(row[kinds.occupancy_columns]).max(initial=0) / self._UNIT["occupancy"],
+            ]
+            if max(effects) > 0:
+                units[i] = 1 / max(effects)
+        return units
+
+    def evaluate(self, shifts: NDArray[np.float64]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Crystallographic parameters (q,) and their Jacobian (p, q) at scaled shifts (p,)."""
+        wanted = shifts * self._units
+        if len(wanted):
+            self._reparametrisation.apply_shifts(flex.double(wanted - self._applied))
+        self._reparametrisation.linearise()
+        self._reparametrisation.store()
+        self._applied = wanted
+        values = self._layout.read(self._structure)
+        return torch.from_numpy(values), torch.from_numpy(self._jacobian() * self._units[:, None])
+
+    def forward(self) -> AtomicParameters:
+        """The atoms' parameters, differentiable with respect to ``shifts``."""
+        return self._layout.atoms(_Reparametrised.apply(self.shifts, self))
+
+    def current_structure(self) -> xray.structure:
+        """A copy of the structure with the current parameters."""
+        self.evaluate(self.shifts.detach().numpy())
+        return self._structure.deep_copy_scatterers()
+
+    def jacobian(self) -> NDArray[np.float64]:
+        """d(crystallographic) / d(shifts), shape (p, q); columns as ``structure.parameter_map``."""
+        return self.evaluate(self.shifts.detach().numpy())[1].numpy()
+
+    def extra_repr(self) -> str:
+        return f"{self.n_parameters} independent parameters"
+
+
+def adptbx_matrix(cell: Any) -> NDArray[np.float64]:
+    """The matrix (6, 6) that takes U* to U_cart, in order 11 22 33 12 13 23."""
+    columns = [
+        adptbx.u_star_as_u_cart(cell, [float(i == j) for j in range(6)]) for i in range(6)
+    ]
+    return np.array(columns).T
+
+
+class _ParameterLayout:
+    """Where the refined crystallographic parameters stand; fixed ones keep their values."""
+
+    def __init__(self, structure: xray.structure) -> None:
+        scatterers = structure.scatterers()
+        self._n = len(scatterers)
+        self._base = [
+            np.array([s.site for s in scatterers]).reshape(-1, 3),
+            np.array([self._u_star(structure, s) for s in scatterers]).reshape(-1, 6),
+            np.array([s.occupancy for s in scatterers]),
+        ]
+        cell = structure.unit_cell()
+        self._iso = torch.tensor(adptbx.u_iso_as_u_star(cell, 1.0), dtype=torch.float64)
+        parameter_map = structure.parameter_map()
+        columns: dict[str, list[tuple[int, int]]] = {"site": [], "u_iso": [], "u_aniso": [], "occupancy": []}
+        for i, indices in enumerate(parameter_map):
+            for name, found in columns.items():
+                position = getattr(indices, name)
+                if position >= 0:
+                    found.append((i, position))
+        self.n_columns = parameter_map.n_parameters
+        self._atoms = {name: [i for i, _ in found] for name, found in columns.items()}
+        self.site_columns = self._spans(columns["site"], 3)
+        self.u_iso_columns = self._spans(columns["u_iso"], 1)
+        self.u_star_columns = self._spans(columns["u_aniso"], 6)
+        self.occupancy_columns = self._spans(columns["occupancy"], 1)
+
+    @staticmethod
+    def _spans(found: list[tuple[int, int]], size: int) -> NDArray[np.int64]:
+        return np.array([p + k for _, p in found for k in range(size)], dtype=np.int64)
+
+    @staticmethod
+    def _u_star(structure: xray.structure, scatterer: Any) -> Any:
+        if scatterer.flags.use_u_aniso():
+            return scatterer.u_star
+        return adptbx.u_iso_as_u_star(structure.unit_cell(), scatterer.u_iso)
+
+    def read(self, structure: xray.structure) -> NDArray[np.float64]:
+        """The refined crystallographic parameters, in the order of the parameter map."""
+        values = np.zeros(self.n_columns)
+        scatterers = structure.scatterers()
+        values[self.site_columns] = np.array([scatterers[i].site for i in self._atoms["site"]]).ravel()
+        values[self.u_iso_columns] = [scatterers[i].u_iso for i in self._atoms["u_iso"]]
+        values[self.u_star_columns] = np.array([scatterers[i].u_star for i in self._atoms["u_aniso"]]).ravel()
+        values[self.occupancy_columns] = [scatterers[i].occupancy for i in self._atoms["occupancy"]]
+        return values
+
+    def atoms(self, values: torch.Tensor) -> AtomicParameters:
+        """Parameters of all atoms from the refined ones."""
+        sites, u_star, occupancies = (torch.from_numpy(base.copy()) for base in self._base)
+        index = {name: torch.tensor(atoms, dtype=torch.int64) for name, atoms in self._atoms.items()}
+        sites = sites.index_copy(0, index["site"], values[self.site_columns].reshape(-1, 3))
+        u_star = u_star.index_copy(0, index["u_aniso"], values[self.u_star_columns].reshape(-1, 6))
+        u_star = u_star.index_copy(0, index["u_iso"], values[self.u_iso_columns][:, None] * self._iso)
+        occupancies = occupancies.index_copy(0, index["occupancy"], values[self.occupancy_columns])
+        return AtomicParameters(sites, u_star, occupancies)

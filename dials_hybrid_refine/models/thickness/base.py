@@ -1,0 +1,42 @@
+"""What every thickness model provides."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class ThicknessDistribution:
+    """Distributions p(t | phi) of the crystal's thickness along its surface normal.
+
+    Attributes:
+        thickness: shape (n, m), nodes in Angstrom.
+        weight: shape (n, m), non-negative, each row sums to 1.
+    """
+
+    thickness: torch.Tensor
+    weight: torch.Tensor
+
+    def mean(self) -> torch.Tensor:
+        """Mean thickness, shape (n,), in Angstrom."""
+        return (self.thickness * self.weight).sum(-1)
+
+    def standard_deviation(self) -> torch.Tensor:
+        """Width of the distribution, shape (n,), in Angstrom."""
+        variance = (self.weight * (self.thickness - self.mean()[:, None]) ** 2).sum(-1)
+        return variance.clamp_min(0).sqrt()
+
+
+class ThicknessModel(torch.nn.Module, ABC):
+    """A model of the distribution of thickness at each angle of each experiment."""
+
+    @abstractmethod
+    def forward(self, experiment: torch.Tensor, phi: torch.Tensor) -> ThicknessDistribution:
+        """Distributions at angles phi (n,) in degrees of experiments (n,)."""
+
+    def penalty(self) -> torch.Tensor:
+        """Minus twice the logarithm of the prior: added to chi^2. Scalar."""
+        return torch.zeros((), dtype=torch.float64)
