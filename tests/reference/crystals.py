@@ -275,8 +275,8 @@ def cases() -> tuple[Case, ...]:
     """Off-axis cases in which the two hands differ strongly.
 
     The first two lie a few degrees from [001]: the strong beams have l = 0.  The last two lie
-    around 20 degrees from it: most of the diffracted intensity has l != 0, so the phases along c
-    (the three-dimensional hand) count.
+    around 20 degrees from it: 45 and 90 % of the diffracted intensity has l != 0, so the phases
+    along c (the three-dimensional hand) count.
     """
     return (
         Case("quartz, 2.6 degrees", quartz(), 2.6, 33.0, 60, n_slices=8),
