@@ -221,6 +221,52 @@ class _Propagation(torch.autograd.Function):
         return None, None, table, *flat
 
 
+@dataclass(frozen=True)
+class NodeIntensities:
+    """Intensities at single thicknesses, not weighted; each of shape (B, m, R, n).
+
+    Attributes:
+        intensity: |psi_g(t_m)|^2.
+        slope: its derivative with respect to t_m, 1/Angstrom.
+    """
+
+    intensity: torch.Tensor
+    slope: torch.Tensor
+
+
+def propagate_nodes(
+    batches: Sequence[BatchInput],
+    table: torch.Tensor,
+    settings: PropagationSettings,
+    reduce: Callable[[int, NodeIntensities], _T],
+) -> list[_T]:
+    """For each batch ``reduce(position, intensities)`` of its intensities, without gradient.
+
+    The full arrays are large; only what ``reduce`` makes of them is kept.
+    """
+
+    def task(position: int, batch: BatchInput) -> Callable[[], _T]:
+        def run() -> _T:
+            matrices = _matrices(batch, table, settings.dtype)
+            bounds = spectral_bounds(matrices)
+            values, slopes = chebyshev_coefficients(batch.thickness, bounds.half_width, settings.dtype)
+            vectors = chebyshev_vectors(matrices, bounds, values.shape[1])
+            waves = torch.view_as_real(_waves(vectors, values, batch.n_rows))
+            slope_waves = torch.view_as_real(_waves(vectors, slopes, batch.n_rows))
+            flux = batch.flux[:, None, 1 : 1 + batch.n_rows].detach().to(waves.dtype)
+            flux = torch.where(flux > 0, flux, 1)
+            return reduce(
+                position,
+                NodeIntensities(
+                    waves.square().sum(-1) / flux, 2 * (waves * slope_waves).sum(-1) / flux
+                ),
+            )
+
+        return torch.no_grad()(run)
+
+    return _in_threads([task(i, b) for i, b in enumerate(batches)], settings.n_threads)
+
+
 def propagate(
     batches: Sequence[BatchInput], table: torch.Tensor, settings: PropagationSettings
 ) -> list[torch.Tensor]:

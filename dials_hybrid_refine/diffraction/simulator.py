@@ -24,8 +24,10 @@ from dials_hybrid_refine.diffraction.potential import (
 )
 from dials_hybrid_refine.diffraction.propagation import (
     BatchInput,
+    NodeIntensities,
     PropagationSettings,
     propagate,
+    propagate_nodes,
 )
 from dials_hybrid_refine.diffraction.scan import ScanGeometry
 
@@ -112,6 +114,11 @@ class Simulator:
         """Number of beams of each block."""
         return [len(block.hkl) for block in self.blocks]
 
+    def block_positions(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Experiment (b,) and middle angle (b,) in degrees of each block."""
+        experiment = torch.tensor([block.experiment for block in self.blocks])
+        return experiment, torch.tensor([b.phi_centre for b in self.blocks], dtype=torch.float64)
+
     def potential(self, atoms: AtomicParameters) -> torch.Tensor:
         """U of the differences between beams, 1/Angstrom^2; the first one is U_0."""
         return self._potential(atoms)
@@ -133,13 +140,45 @@ class Simulator:
         tails = torch.view_as_real(u_tail).square().sum(-1) * self._tail_weight / (2 * wave_number_sq)
         return Contributions(torch.cat([*parts, tails]), self._observation, self._block)
 
-    def _curves(self, potential: torch.Tensor, models: PhysicalModels) -> list[torch.Tensor]:
+    def thickness_derivatives(
+        self, atoms: AtomicParameters, models: PhysicalModels
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Derivatives of ``Contributions.value`` with respect to weights and thicknesses.
+
+        Returns:
+            Two tensors of shape (P, m): d value / d weight_m and d value / d thickness_m of
+            the contribution's block, detached. Curve effects are not taken into account.
+        """
+        inputs, table = self._inputs(self.potential(atoms), models)
+
+        def reduce(position: int, nodes: NodeIntensities) -> tuple[torch.Tensor, torch.Tensor]:
+            batch = self.batches[position]
+            window = batch.pair_weight[:, None].to(nodes.intensity.dtype)
+            by_weight, by_thickness = (
+                (part[batch.pair_block, :, batch.pair_row] * window).sum(-1).double()
+                for part in (nodes.intensity, nodes.slope)
+            )
+            weight = inputs[position].weight[batch.pair_block]
+            return by_weight, by_thickness * weight
+
+        parts = propagate_nodes(inputs, table, self.settings, reduce)
+        tails = parts[0][0].new_zeros(len(self._tail_weight), parts[0][0].shape[1])
+        by_weight, by_thickness = (torch.cat([*column, tails]) for column in zip(*parts))
+        return by_weight, by_thickness
+
+    def _inputs(
+        self, potential: torch.Tensor, models: PhysicalModels
+    ) -> tuple[list[BatchInput], torch.Tensor]:
         wave_number = wave_number_in_crystal(self._wavelength, potential[0].real)
         absorptive = models.absorption(potential) if models.absorption else None
         full = potential if absorptive is None else potential + 1j * absorptive
         table = torch.cat([full / (2 * wave_number), full.new_zeros(1)])
         mean_absorption = None if absorptive is None else absorptive[0] / (2 * wave_number)
         inputs = [self._batch_input(b, wave_number, mean_absorption, models) for b in self.batches]
+        return inputs, table
+
+    def _curves(self, potential: torch.Tensor, models: PhysicalModels) -> list[torch.Tensor]:
+        inputs, table = self._inputs(potential, models)
         curves = propagate(inputs, table, self.settings)
         for effect in models.curve_effects:
             curves = [effect(curve, batch) for curve, batch in zip(curves, self.batches)]

@@ -31,45 +31,36 @@ class SmoothOrientation(torch.nn.Module):
             expected_change: prior standard deviation of the second difference between knots.
         """
         super().__init__()
-        self._starts = [first for first, _ in phi_ranges]
-        self._counts = [max(2, round((b - a) / knot_distance) + 1) for a, b in phi_ranges]
-        self._spacings = [(b - a) / (n - 1) for (a, b), n in zip(phi_ranges, self._counts)]
+        widths = [last - first for first, last in phi_ranges]
+        n_knots = max(4, round(max(widths) / knot_distance) + 1)
+        starts = torch.tensor([first for first, _ in phi_ranges], dtype=torch.float64)
+        self.register_buffer("starts", starts)
+        self.register_buffer("spacings", torch.tensor(widths, dtype=torch.float64) / (n_knots - 1))
         self._expected_size = expected_size / self._UNIT
         self._expected_change = expected_change / self._UNIT
-        self.knots = torch.nn.ParameterList(
-            [torch.zeros(n, 3, dtype=torch.float64) for n in self._counts]
+        self.knots = torch.nn.Parameter(
+            torch.zeros(len(phi_ranges), n_knots, 3, dtype=torch.float64)
         )
 
     def forward(self, experiment: torch.Tensor, phi: torch.Tensor) -> torch.Tensor:
         """Rotation vectors (B, n, 3) in radians at angles phi (B, n) of experiments (B,)."""
-        vectors = torch.zeros(*phi.shape, 3, dtype=torch.float64)
-        for i, knots in enumerate(self.knots):
-            chosen = experiment == i
-            if chosen.any():
-                position = (phi[chosen] - self._starts[i]) / self._spacings[i]
-                vectors = vectors.masked_scatter(
-                    chosen[:, None, None].expand_as(vectors), self._interpolate(knots, position)
-                )
-        return vectors * (self._UNIT * torch.pi / 180)
-
-    @staticmethod
-    def _interpolate(knots: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
-        last = len(knots) - 1
+        experiment = experiment[:, None]
+        last = self.knots.shape[1] - 1
+        position = (phi - self.starts[experiment]) / self.spacings[experiment]
         index = position.floor().clamp(0, last - 1).long()
         u = (position - index)[..., None]
-        p = [knots[(index + k).clamp(0, last)] for k in (-1, 0, 1, 2)]
+        p = [self.knots[experiment, (index + k).clamp(0, last)] for k in (-1, 0, 1, 2)]
         slope_0, slope_1 = (p[2] - p[0]) / 2, (p[3] - p[1]) / 2
-        return (
+        vectors = (
             (2 * u**3 - 3 * u**2 + 1) * p[1]
             + (u**3 - 2 * u**2 + u) * slope_0
             + (3 * u**2 - 2 * u**3) * p[2]
             + (u**3 - u**2) * slope_1
         )
+        return vectors * (self._UNIT * torch.pi / 180)
 
-    def penalty(self) -> torch.Tensor:
-        """Minus twice the logarithm of the prior."""
-        total = torch.zeros((), dtype=torch.float64)
-        for knots in self.knots:
-            total = total + (knots / self._expected_size).square().sum()
-            total = total + (knots.diff(n=2, dim=0) / self._expected_change).square().sum()
-        return total
+    def prior_residuals(self) -> torch.Tensor:
+        """Shape (q,): their sum of squares, minus twice the log of the prior, adds to chi^2."""
+        size = self.knots / self._expected_size
+        change = self.knots.diff(n=2, dim=1) / self._expected_change
+        return torch.cat([size.reshape(-1), change.reshape(-1)])

@@ -37,6 +37,6 @@ class ThicknessModel(torch.nn.Module, ABC):
     def forward(self, experiment: torch.Tensor, phi: torch.Tensor) -> ThicknessDistribution:
         """Distributions at angles phi (n,) in degrees of experiments (n,)."""
 
-    def penalty(self) -> torch.Tensor:
-        """Minus twice the logarithm of the prior: added to chi^2. Scalar."""
-        return torch.zeros((), dtype=torch.float64)
+    def prior_residuals(self) -> torch.Tensor:
+        """Shape (q,): their sum of squares, minus twice the log of the prior, adds to chi^2."""
+        return torch.zeros(0, dtype=torch.float64)

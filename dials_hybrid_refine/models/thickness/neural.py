@@ -73,11 +73,11 @@ class NeuralThickness(ThicknessModel):
         weight = torch.softmax(self.logits(experiment, phi), dim=-1)
         return ThicknessDistribution(self.nodes.expand_as(weight), weight)
 
-    def penalty(self) -> torch.Tensor:
+    def prior_residuals(self) -> torch.Tensor:
         experiment = torch.arange(len(self.embedding)).repeat_interleave(len(self.centres))
         logits = self.logits(experiment, self.centres.repeat(len(self.embedding)))
-        along_t = logits.diff(n=2, dim=1).square().sum() / len(self.centres)
+        along_t = logits.diff(n=2, dim=1) / len(self.centres) ** 0.5
         by_scan = logits.reshape(len(self.embedding), len(self.centres), -1)
         by_scan = by_scan - by_scan.mean(-1, keepdim=True)
-        along_phi = by_scan.diff(n=1, dim=1).square().sum() / len(self.nodes)
-        return self._smoothness * (along_t + along_phi)
+        along_phi = by_scan.diff(n=1, dim=1) / len(self.nodes) ** 0.5
+        return self._smoothness**0.5 * torch.cat([along_t.ravel(), along_phi.ravel()])

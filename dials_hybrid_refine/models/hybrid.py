@@ -1,0 +1,58 @@
+"""All that is refined, as one torch module."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from dials_hybrid_refine.diffraction.potential import AtomicParameters
+from dials_hybrid_refine.diffraction.simulator import PhysicalModels
+from dials_hybrid_refine.models.effects import Absorption, CurveEffect
+from dials_hybrid_refine.models.orientation import SmoothOrientation
+from dials_hybrid_refine.models.structure import StructureModel
+from dials_hybrid_refine.models.thickness.base import ThicknessModel
+
+
+class HybridModel(torch.nn.Module):
+    """The crystal structure and the unknowns of the experiment.
+
+    A further experimental effect is a ``CurveEffect`` in ``effects``: its parameters are
+    refined with the others.
+    """
+
+    def __init__(
+        self,
+        structure: StructureModel,
+        thickness: ThicknessModel,
+        orientation: SmoothOrientation,
+        absorption: Absorption | None = None,
+        effects: Sequence[CurveEffect] = (),
+    ) -> None:
+        super().__init__()
+        self.structure = structure
+        self.thickness = thickness
+        self.orientation = orientation
+        self.absorption = absorption
+        self.effects = torch.nn.ModuleList(effects)
+
+    def atoms(self) -> AtomicParameters:
+        """The atoms' parameters."""
+        return self.structure()
+
+    def physical_models(self) -> PhysicalModels:
+        """The functions the simulation calls."""
+
+        def thickness(experiment: torch.Tensor, phi: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            distribution = self.thickness(experiment, phi)
+            return distribution.thickness, distribution.weight
+
+        return PhysicalModels(thickness, self.orientation, self.absorption, list(self.effects))
+
+    def prior_residuals(self) -> torch.Tensor:
+        """Prior residuals of all models, shape (q,); their squares add to chi^2."""
+        parts = [self.thickness.prior_residuals(), self.orientation.prior_residuals()]
+        if self.absorption is not None:
+            parts.append(self.absorption.prior_residuals())
+        parts += [effect.prior_residuals() for effect in self.effects]
+        return torch.cat(parts)

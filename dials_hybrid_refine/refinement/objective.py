@@ -1,0 +1,265 @@
+"""The function that is minimised, its gradient, and its Gauss-Newton matrix.
+
+    L = sum_i w_i (I_i - sum_b k_b X_ib)^2 + k^T P k + |prior residuals|^2
+
+X_ib is the part of reflection i diffracted in block b, w_i = 1 / (sigma_i^2 + (u I_i)^2). The
+scales k are solved in closed form (variable projection), so that the gradient of the other
+parameters may take them as constant.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch.func import functional_call, jacfwd
+
+from dials_hybrid_refine.diffraction.observations import Observations
+from dials_hybrid_refine.diffraction.potential import AtomicParameters
+from dials_hybrid_refine.diffraction.simulator import Contributions, PhysicalModels, Simulator
+from dials_hybrid_refine.models.hybrid import HybridModel
+from dials_hybrid_refine.models.scale import solve_scales
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The state of a fit.
+
+    Attributes:
+        loss: chi^2 plus priors.
+        chi_square: weighted sum of squares of the used reflections.
+        calculated: shape (n,), calculated intensities on the scale of the observed ones, used or
+            not.
+        scales: shape (b,), scale of each block: counts per incident electron and degree.
+        design: shape (n, b), parts of intensity in each block.
+    """
+
+    loss: float
+    chi_square: float
+    calculated: torch.Tensor
+    scales: torch.Tensor
+    design: torch.Tensor
+
+
+class Objective:
+    """Loss of a model against observations, for fixed blocks, weights and used reflections."""
+
+    def __init__(
+        self,
+        model: HybridModel,
+        simulator: Simulator,
+        observations: Observations,
+        weights: torch.Tensor,
+        scale_variation: float,
+    ) -> None:
+        """
+        Args:
+            weights: shape (n,), zero for reflections that are not used.
+            scale_variation: prior standard deviation of the relative change of scale between
+                neighbouring blocks that are one degree apart.
+        """
+        self.model = model
+        self.simulator = simulator
+        self.weights = weights
+        self._intensity = torch.from_numpy(observations.intensity)
+        self._scale_variation = scale_variation
+        self._roughness = torch.zeros(0)
+
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """The refined parameters, in a fixed order."""
+        return [p for p in self.model.parameters() if p.requires_grad]
+
+    def _design(self, contributions: Contributions) -> torch.Tensor:
+        shape = (len(self._intensity), len(self.simulator.blocks))
+        return torch.zeros(shape, dtype=torch.float64).index_put(
+            (contributions.observation, contributions.block), contributions.value, accumulate=True
+        )
+
+    def _scale_prior(self, design: torch.Tensor) -> torch.Tensor:
+        """P, fixed at the first evaluation from the overall scale found there."""
+        if not len(self._roughness):
+            total = design.detach().sum(1)
+            overall = (self.weights * self._intensity * total).sum() / (self.weights * total**2).sum()
+            blocks = self.simulator.blocks
+            rows = []
+            for i, (one, other) in enumerate(zip(blocks, blocks[1:])):
+                if one.experiment == other.experiment:
+                    row = torch.zeros(len(blocks), dtype=torch.float64)
+                    distance = abs(other.phi_centre - one.phi_centre)
+                    size = self._scale_variation * overall * distance**0.5
+                    row[i], row[i + 1] = -1 / size, 1 / size
+                    rows.append(row)
+            differences = torch.stack(rows) if rows else torch.zeros(0, len(blocks), dtype=torch.float64)
+            self._roughness = differences.T @ differences
+        return self._roughness
+
+    def _loss(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        contributions = self.simulator(self.model.atoms(), self.model.physical_models())
+        design = self._design(contributions)
+        roughness = self._scale_prior(design)
+        scales = solve_scales(design.detach(), self._intensity, self.weights, roughness)
+        calculated = design @ scales
+        chi_square = (self.weights * (self._intensity - calculated) ** 2).sum()
+        prior = scales @ roughness @ scales + self.model.prior_residuals().square().sum()
+        return chi_square + prior, chi_square, scales, design
+
+    def evaluate(self) -> Evaluation:
+        """The fit at the current parameters."""
+        with torch.no_grad():
+            loss, chi_square, scales, design = self._loss()
+        return Evaluation(float(loss), float(chi_square), design @ scales, scales, design)
+
+    def loss_and_gradient(self) -> tuple[float, torch.Tensor]:
+        """The loss and its gradient, shape (p,), at the current parameters."""
+        parameters = self.parameters()
+        loss = self._loss()[0]
+        gradients = torch.autograd.grad(loss, parameters)
+        return float(loss.detach()), torch.cat([g.reshape(-1) for g in gradients])
+
+    def gauss_newton_matrix(self) -> torch.Tensor:
+        """J^T W J plus the priors' part, shape (p, p), with the scales marginalised.
+
+        Half the Hessian of the loss where residuals are small.
+        """
+        with torch.no_grad():
+            jacobian, scale_jacobian, roughness = self._jacobians()
+            prior = _prior_jacobian(self.model)
+            weighted = self.weights[:, None] * jacobian
+            normal = weighted.T @ jacobian + prior.T @ prior
+            cross = weighted.T @ scale_jacobian
+            scale_normal = (self.weights[:, None] * scale_jacobian).T @ scale_jacobian + roughness
+            scale_normal += 1e-9 * scale_normal.diagonal().max() * torch.eye(len(scale_normal))
+            return normal - cross @ torch.linalg.solve(scale_normal, cross.T)
+
+    def _jacobians(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """dI/d parameters (n, p), dI/d scales (n, b), and the scales' prior."""
+        atoms, models = self.model.atoms(), self.model.physical_models()
+        base = self.simulator(atoms, models)
+        design = self._design(base)
+        roughness = self._scale_prior(design)
+        scales = solve_scales(design, self._intensity, self.weights, roughness)
+        columns = []
+        for module in self.model.children():
+            if module is self.model.thickness:
+                columns.append(self._thickness_columns(atoms, models, base, scales))
+            elif module is self.model.orientation:
+                columns.append(self._orientation_columns(atoms, models, base, scales))
+            else:
+                columns += [
+                    self._difference_columns(parameter, base, scales)
+                    for parameter in module.parameters()
+                    if parameter.requires_grad
+                ]
+        return torch.cat(columns, dim=1), design, roughness
+
+    def _gather(self, parts: torch.Tensor, base: Contributions, scales: torch.Tensor) -> torch.Tensor:
+        """Sum contributions' derivatives (P, q) to those of the intensities (n, q)."""
+        result = torch.zeros(len(self._intensity), parts.shape[1], dtype=torch.float64)
+        return result.index_add_(0, base.observation, parts * scales[base.block, None])
+
+    def _difference_columns(
+        self, parameter: torch.nn.Parameter, base: Contributions, scales: torch.Tensor
+    ) -> torch.Tensor:
+        """Forward differences; parameters are in units in which 1 is a large step."""
+        step = 0.02
+        columns = []
+        for index in _indices(parameter):
+            original = parameter[index].clone()
+            parameter[index] = original + step
+            moved = self.simulator(self.model.atoms(), self.model.physical_models())
+            parameter[index] = original
+            columns.append((moved.value - base.value) / step)
+        return self._gather(torch.stack(columns, dim=1), base, scales)
+
+    def _thickness_columns(
+        self, atoms: AtomicParameters, models: PhysicalModels, base: Contributions, scales: torch.Tensor
+    ) -> torch.Tensor:
+        module = self.model.thickness
+        if not list(_refined(module)):
+            return torch.zeros(len(self._intensity), 0, dtype=torch.float64)
+        by_weight, by_thickness = self.simulator.thickness_derivatives(atoms, models)
+        experiment, phi = self.simulator.block_positions()
+
+        def nodes(values: dict[str, torch.Tensor]) -> torch.Tensor:
+            distribution = functional_call(module, values, (experiment, phi))
+            return torch.cat([distribution.weight, distribution.thickness], dim=1)
+
+        by_parameter = _flat_jacobian(nodes, dict(_refined(module)))
+        parts = torch.cat([by_weight, by_thickness], dim=1)
+        return self._gather(_chain_by_block(parts, by_parameter, base.block), base, scales)
+
+    def _orientation_columns(
+        self, atoms: AtomicParameters, models: PhysicalModels, base: Contributions, scales: torch.Tensor
+    ) -> torch.Tensor:
+        module = self.model.orientation
+        if not list(_refined(module)):
+            return torch.zeros(len(self._intensity), 0, dtype=torch.float64)
+        step = 2e-5  # radians: small against 1 / (g t), large against round-off
+        parts = []
+        for axis in torch.eye(3, dtype=torch.float64):
+            turned = replace(models, rotation=lambda e, p, a=axis: models.rotation(e, p) + step * a)
+            parts.append((self.simulator(atoms, turned).value - base.value) / step)
+        experiment, phi = self.simulator.block_positions()
+
+        def vectors(values: dict[str, torch.Tensor]) -> torch.Tensor:
+            return functional_call(module, values, (experiment, phi[:, None]))[:, 0]
+
+        by_parameter = _flat_jacobian(vectors, dict(_refined(module)))
+        chained = _chain_by_block(torch.stack(parts, dim=1), by_parameter, base.block)
+        return self._gather(chained, base, scales)
+
+
+def _refined(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Names and values of the refined parameters of a module."""
+    return ((name, p.detach()) for name, p in module.named_parameters() if p.requires_grad)
+
+
+def _indices(parameter: torch.Tensor) -> Iterator[tuple[int, ...]]:
+    return itertools.product(*(range(n) for n in parameter.shape))
+
+
+def _flat_jacobian(
+    function: Callable[[dict[str, torch.Tensor]], torch.Tensor], values: dict[str, torch.Tensor]
+) -> torch.Tensor:
+    """d function (..., ) / d all values, shape (..., p), by forward differentiation."""
+    shape = function(values).shape
+    jacobians = jacfwd(function)(values)
+    return torch.cat([jacobians[name].reshape(*shape, -1) for name in values], dim=-1)
+
+
+def _chain_by_block(
+    parts: torch.Tensor, by_parameter: torch.Tensor, block: torch.Tensor
+) -> torch.Tensor:
+    """sum_m parts (P, m) by_parameter[block] (b, m, p) -> (P, p), block by block."""
+    result = torch.zeros(len(parts), by_parameter.shape[-1], dtype=torch.float64)
+    for index in torch.unique(block):
+        chosen = block == index
+        result[chosen] = parts[chosen] @ by_parameter[index]
+    return result
+
+
+def _prior_jacobian(model: HybridModel) -> torch.Tensor:
+    """d prior residuals / d parameters, shape (q, p)."""
+
+    def residuals(values: dict[str, torch.Tensor]) -> torch.Tensor:
+        return functional_call(_PriorResiduals(model), {f"model.{k}": v for k, v in values.items()})
+
+    values = {
+        name: value for name, value in _refined(model) if not name.startswith("structure.")
+    }
+    n_structure = sum(p.numel() for _, p in _refined(model.structure))
+    jacobian = _flat_jacobian(residuals, values)
+    return torch.cat([torch.zeros(len(jacobian), n_structure, dtype=torch.float64), jacobian], dim=1)
+
+
+class _PriorResiduals(torch.nn.Module):
+    """The prior residuals of a model as a module's forward, for ``functional_call``."""
+
+    def __init__(self, model: HybridModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self) -> torch.Tensor:
+        return self.model.prior_residuals()
