@@ -43,6 +43,34 @@ class Evaluation:
     design: torch.Tensor
 
 
+@dataclass(frozen=True)
+class GaussNewton:
+    """Normal equations of the linearised problem.
+
+    Attributes:
+        normal: shape (p, p), J^T W J plus the priors' part, with the scales marginalised: half
+            the Hessian of the loss where residuals are small.
+        prior: shape (p, p), the priors' part.
+        n_scales: effective number of scales (their prior makes it smaller than their number).
+    """
+
+    normal: torch.Tensor
+    prior: torch.Tensor
+    n_scales: float
+
+    def covariance(self) -> torch.Tensor:
+        """Inverse of the normal matrix, (p, p), for unit weight of chi^2 / (N - P)."""
+        size = self.normal.diagonal().clamp_min(1e-12).sqrt()
+        scaled = self.normal / size[:, None] / size[None]
+        inverse = torch.linalg.pinv(scaled, rtol=1e-12, hermitian=True)
+        return inverse / size[:, None] / size[None]
+
+    def effective_parameters(self) -> float:
+        """tr[(normal - prior) normal^-1] plus the scales: what the data determine."""
+        share = torch.eye(len(self.normal), dtype=self.normal.dtype) - self.covariance() @ self.prior
+        return float(share.diagonal().sum()) + self.n_scales
+
+
 class Objective:
     """Loss of a model against observations, for fixed blocks, weights and used reflections."""
 
@@ -108,30 +136,35 @@ class Objective:
     def evaluate(self) -> Evaluation:
         """The fit at the current parameters."""
         with torch.no_grad():
-            loss, chi_square, scales, design = self._loss()
-        return Evaluation(float(loss), float(chi_square), design @ scales, scales, design)
+            return _evaluation(*self._loss())
 
-    def loss_and_gradient(self) -> tuple[float, torch.Tensor]:
-        """The loss and its gradient, shape (p,), at the current parameters."""
+    def evaluate_with_gradient(self) -> tuple[Evaluation, torch.Tensor]:
+        """The fit and the gradient of its loss, shape (p,), at the current parameters."""
         parameters = self.parameters()
-        loss = self._loss()[0]
-        gradients = torch.autograd.grad(loss, parameters)
-        return float(loss.detach()), torch.cat([g.reshape(-1) for g in gradients])
+        parts = self._loss()
+        gradients = torch.autograd.grad(parts[0], parameters)
+        with torch.no_grad():
+            return _evaluation(*parts), torch.cat([g.reshape(-1) for g in gradients])
 
-    def gauss_newton_matrix(self) -> torch.Tensor:
-        """J^T W J plus the priors' part, shape (p, p), with the scales marginalised.
-
-        Half the Hessian of the loss where residuals are small.
-        """
+    def gauss_newton_matrix(self) -> GaussNewton:
+        """The normal matrix of the parameters with the scales marginalised."""
         with torch.no_grad():
             jacobian, scale_jacobian, roughness = self._jacobians()
             prior = _prior_jacobian(self.model)
             weighted = self.weights[:, None] * jacobian
-            normal = weighted.T @ jacobian + prior.T @ prior
+            data = weighted.T @ jacobian
             cross = weighted.T @ scale_jacobian
-            scale_normal = (self.weights[:, None] * scale_jacobian).T @ scale_jacobian + roughness
-            scale_normal += 1e-9 * scale_normal.diagonal().max() * torch.eye(len(scale_normal))
-            return normal - cross @ torch.linalg.solve(scale_normal, cross.T)
+            scale_data = (self.weights[:, None] * scale_jacobian).T @ scale_jacobian
+            scale_normal = scale_data + roughness
+            ridge = 1e-9 * scale_normal.diagonal().max()
+            scale_normal = scale_normal + ridge * torch.eye(len(scale_normal), dtype=ridge.dtype)
+            solved = torch.linalg.solve(scale_normal, torch.cat([cross.T, scale_data], dim=1))
+            by_parameters, by_scales = solved[:, : len(data)], solved[:, len(data) :]
+            return GaussNewton(
+                normal=data + prior.T @ prior - cross @ by_parameters,
+                prior=prior.T @ prior,
+                n_scales=float(by_scales.diagonal().sum()),
+            )
 
     def _jacobians(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """dI/d parameters (n, p), dI/d scales (n, b), and the scales' prior."""
@@ -209,6 +242,13 @@ class Objective:
         by_parameter = _flat_jacobian(vectors, dict(_refined(module)))
         chained = _chain_by_block(torch.stack(parts, dim=1), by_parameter, base.block)
         return self._gather(chained, base, scales)
+
+
+def _evaluation(
+    loss: torch.Tensor, chi_square: torch.Tensor, scales: torch.Tensor, design: torch.Tensor
+) -> Evaluation:
+    design = design.detach()
+    return Evaluation(float(loss.detach()), float(chi_square.detach()), design @ scales, scales, design)
 
 
 def _refined(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:

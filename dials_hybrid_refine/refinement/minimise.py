@@ -1,0 +1,161 @@
+"""Minimisation of the loss: Levenberg-Marquardt, and L-BFGS on its last matrix.
+
+Levenberg-Marquardt (Nocedal & Wright (2006), Numerical Optimization, section 10.3) needs few
+steps even from a poor start, each with a fresh Gauss-Newton matrix; that is affordable in a
+coarse calculation. L-BFGS (algorithm 7.4 there) takes that matrix as its initial Hessian: it
+starts well conditioned in the fine calculation and costs one gradient per step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+_MEMORY = 20
+_SUFFICIENT_DECREASE = 1e-4
+_MAX_TRIALS = 10
+
+
+class HasLoss(Protocol):
+    """What a function must return beside its gradient."""
+
+    @property
+    def loss(self) -> float: ...
+
+
+@dataclass(frozen=True)
+class Step:
+    """An accepted step: the parameters (p,) after it, and how much the loss fell.
+
+    ``evaluation`` is what the function returned at these parameters.
+    """
+
+    parameters: torch.Tensor
+    evaluation: HasLoss
+    decrease: float
+    damping: float = 0.0
+
+
+Function = Callable[[torch.Tensor], tuple[HasLoss, torch.Tensor]]
+
+
+def levenberg_marquardt_steps(
+    function: Function,
+    normal_matrix: Callable[[], torch.Tensor],
+    start: torch.Tensor,
+    damping: float = 1.0,
+) -> Iterator[Step]:
+    """Steps that each lower the loss; ends when none is found.
+
+    Args:
+        function: parameters (p,) -> evaluation and gradient (p,) of the loss.
+        normal_matrix: half the approximate Hessian (p, p) at the parameters of the last call of
+            ``function``.
+        start: parameters to start from, in units in which 1 is a large step.
+        damping: starting value of lambda; the damped Hessian is H + lambda (diag H + 1).
+    """
+    parameters = start.clone()
+    evaluation, gradient = function(parameters)
+    while True:
+        hessian = 2 * normal_matrix()
+        for _ in range(_MAX_TRIALS):
+            step = -_solve(damped(hessian, damping), gradient)
+            trial, trial_gradient = function(parameters + step)
+            decrease = evaluation.loss - trial.loss
+            expected = -float(gradient @ step + 0.5 * step @ hessian @ step)
+            if decrease > 0:
+                break
+            damping *= 4
+        else:
+            function(parameters)
+            return
+        gain = decrease / expected if expected > 0 else 0.0
+        damping = damping / 5 if gain > 0.7 else damping * 3 if gain < 0.25 else damping
+        parameters, evaluation, gradient = parameters + step, trial, trial_gradient
+        yield Step(parameters, evaluation, decrease, damping)
+
+
+def damped(hessian: torch.Tensor, damping: float) -> torch.Tensor:
+    """H + lambda (diag H + 1), shape (p, p)."""
+    return hessian + damping * torch.diag(hessian.diagonal().clamp_min(0) + 1)
+
+
+def _solve(matrix: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
+    return torch.cholesky_solve(vector[:, None], _cholesky(matrix))[:, 0]
+
+
+def _cholesky(matrix: torch.Tensor) -> torch.Tensor:
+    """Cholesky factor, with as much added to the diagonal as round-off requires."""
+    scale = matrix.diagonal().mean()
+    identity = torch.eye(len(matrix), dtype=matrix.dtype)
+    for exponent in range(-12, 4):
+        factor, info = torch.linalg.cholesky_ex(matrix + scale * 10.0**exponent * identity)
+        if not info:
+            return factor
+    raise ArithmeticError("the normal matrix is not finite")
+
+
+class _InverseHessian:
+    def __init__(self, hessian: torch.Tensor) -> None:
+        self._factor = _cholesky(hessian)
+        self.pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def apply(self, gradient: torch.Tensor) -> torch.Tensor:
+        q = gradient.clone()
+        alphas = []
+        for s, y in reversed(self.pairs):
+            alphas.append((s @ q) / (s @ y))
+            q -= alphas[-1] * y
+        q = torch.cholesky_solve(q[:, None], self._factor)[:, 0]
+        for (s, y), alpha in zip(self.pairs, reversed(alphas)):
+            q += (alpha - (y @ q) / (s @ y)) * s
+        return q
+
+    def update(self, s: torch.Tensor, y: torch.Tensor) -> None:
+        # only steps of positive curvature keep the matrix positive definite
+        if s @ y > 1e-10 * s.norm() * y.norm():
+            self.pairs = [*self.pairs[1 - _MEMORY :], (s, y)]
+
+
+def quasi_newton_steps(
+    function: Function, start: torch.Tensor, hessian: torch.Tensor, max_step: float = 1.0
+) -> Iterator[Step]:
+    """Steps that each lower the loss; ends when none is found.
+
+    Args:
+        function: parameters (p,) -> evaluation and gradient (p,) of the loss.
+        start: parameters to start from.
+        hessian: shape (p, p), approximate second derivatives, positive semi-definite.
+        max_step: longest change of any one parameter in a step.
+    """
+    inverse = _InverseHessian(hessian)
+    parameters = start.clone()
+    evaluation, gradient = function(parameters)
+    while True:
+        direction = -inverse.apply(gradient)
+        slope = float(gradient @ direction)
+        if not slope < 0:
+            return
+        length = min(1.0, max_step / float(direction.abs().max()))
+        for _ in range(_MAX_TRIALS):
+            trial, trial_gradient = function(parameters + length * direction)
+            change = trial.loss - evaluation.loss
+            if change <= _SUFFICIENT_DECREASE * length * slope:
+                break
+            # minimum of the parabola through both losses and the slope, kept in bounds
+            curvature = change - length * slope
+            best = -0.5 * slope * length**2 / curvature if curvature > 0 else 0.0
+            length = min(0.5 * length, max(0.1 * length, best))
+        else:
+            if not inverse.pairs:
+                function(parameters)
+                return
+            inverse.pairs = []
+            continue
+        inverse.update(length * direction, trial_gradient - gradient)
+        parameters = parameters + length * direction
+        evaluation, gradient = trial, trial_gradient
+        yield Step(parameters, evaluation, -change)

@@ -1,0 +1,296 @@
+"""The course of a refinement.
+
+1. A scan of thicknesses finds the basin, from one propagation of the wave.
+2. Levenberg-Marquardt in a coarse calculation (few tilts, few beams) brings all parameters
+   together near the minimum; each step is cheap, and its Gauss-Newton matrix is kept.
+3. Cycles of L-BFGS with the full calculation, started from that matrix. Before each the lists
+   of beams are made anew with the refined orientation, after each the outliers are judged anew.
+
+Measured on the DIALS quartz data this is faster than either method alone: L-BFGS without the
+matrix is still far from the minimum after 100 gradients, and a fresh matrix of the full
+calculation costs as much as ten gradients.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from dials_hybrid_refine.diffraction.beams import BeamSelection
+from dials_hybrid_refine.diffraction.blocks import BeamBlock, plan_blocks
+from dials_hybrid_refine.diffraction.observations import Observations
+from dials_hybrid_refine.diffraction.propagation import PropagationSettings
+from dials_hybrid_refine.diffraction.scan import ScanGeometry
+from dials_hybrid_refine.diffraction.simulator import Simulator
+from dials_hybrid_refine.models.hybrid import HybridModel
+from dials_hybrid_refine.models.structure import composition_of
+from dials_hybrid_refine.refinement.minimise import (
+    Step,
+    damped,
+    levenberg_marquardt_steps,
+    quasi_newton_steps,
+)
+from dials_hybrid_refine.refinement.objective import Evaluation, GaussNewton, Objective
+from dials_hybrid_refine.refinement.result import Iteration
+from dials_hybrid_refine.refinement.statistics import agreement
+from dials_hybrid_refine.refinement.weights import (
+    Weighting,
+    find_outliers,
+    residual_spread,
+    variances,
+)
+
+logger = logging.getLogger("dials.hybrid_refine.refine")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long to refine.
+
+    Attributes:
+        coarse_steps: most Levenberg-Marquardt steps of the coarse calculation.
+        cycles: most cycles of the full calculation.
+        steps_per_cycle: most L-BFGS steps in a cycle.
+        tolerance: a stage ends when a step lowers the loss by less than this share of it; the
+            refinement has converged when a whole cycle lowers it by less than five times this
+            share and the outliers stay the same.
+    """
+
+    coarse_steps: int = 12
+    cycles: int = 6
+    steps_per_cycle: int = 20
+    tolerance: float = 1e-3
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The data of a refinement: the geometry of each experiment and all observations."""
+
+    scans: Sequence[ScanGeometry]
+    observations: Observations
+    held_out: NDArray[np.bool_]
+
+
+@dataclass
+class RefinementState:
+    """What changes while a refinement runs; the model's parameters are in the model.
+
+    ``spread`` is E of ``weights.Weighting``, ``normal`` the damped Hessian of the coarse stage.
+    """
+
+    model: HybridModel
+    rejected: NDArray[np.bool_]
+    spread: float
+    evaluation: Evaluation | None = None
+    objective: Objective | None = None
+    normal: torch.Tensor | None = None
+    history: list[Iteration] = field(default_factory=list)
+    status: str = "max_iterations"
+    started: float = field(default_factory=time.monotonic)
+
+
+@dataclass(frozen=True)
+class Controls:
+    """What the caller hears of and can decide while a refinement runs."""
+
+    observer: Callable[[Iteration], None] = lambda iteration: None
+    should_stop: Callable[[], bool] = lambda: False
+
+
+def build_simulator(
+    data: Dataset, model: HybridModel, selection: BeamSelection, settings: PropagationSettings
+) -> Simulator:
+    """Blocks of rotation for the current orientation, ready to compute.
+
+    Raises:
+        ValueError: if no observed reflection crosses the Ewald sphere inside its window.
+    """
+    composition = composition_of(model.structure.current_structure())
+    blocks: list[BeamBlock] = []
+    for i, scan in enumerate(data.scans):
+
+        def correction(phi: NDArray[np.float64], experiment: int = i) -> NDArray[np.float64]:
+            with torch.no_grad():
+                vectors = model.orientation(torch.tensor([experiment]), torch.from_numpy(phi)[None])
+            return np.asarray(Rotation.from_rotvec(vectors[0].numpy()).as_matrix())
+
+        blocks += plan_blocks(
+            i, scan, data.observations, composition, selection, 1 / scan.wavelength, correction
+        )
+    return Simulator(data.scans, blocks, composition, settings)
+
+
+def loss_weights(
+    observations: Observations, used: NDArray[np.bool_], weighting: Weighting, spread: float
+) -> torch.Tensor:
+    """1 / (E^2 (sigma_I^2 + (u I)^2)) of used reflections, 0 for the others; shape (n,)."""
+    variance = variances(observations.intensity, observations.sigma, weighting.instability)
+    return torch.from_numpy(used / variance / spread**2)
+
+
+class Refinement:
+    """Runs the stages described above on a model, whose parameters it changes."""
+
+    def __init__(
+        self,
+        data: Dataset,
+        model: HybridModel,
+        settings: PropagationSettings,
+        weighting: Weighting,
+        scale_variation: float,
+        schedule: Schedule,
+        controls: Controls,
+        spread: float,
+    ) -> None:
+        """spread: first estimate of E (``weights.Weighting``), say from the thickness scan."""
+        self._data = data
+        self._settings = settings
+        self._weighting = weighting
+        self._scale_variation = scale_variation
+        self._schedule = schedule
+        self._controls = controls
+        self.state = RefinementState(model, np.zeros(len(data.observations), dtype=bool), spread)
+
+    def run(self, coarse: BeamSelection, fine: BeamSelection) -> RefinementState:
+        """Refine; the state holds the model, its fit, the outliers and the status."""
+        if self._coarse_stage(coarse) and self._fine_cycles(fine):
+            self.state.status = "converged"
+        elif self._controls.should_stop():
+            self.state.status = "interrupted"
+        return self.state
+
+    def gauss_newton(self) -> GaussNewton:
+        """The normal equations at the current parameters, in the last calculation used."""
+        assert self.state.objective is not None
+        return self.state.objective.gauss_newton_matrix()
+
+    def _coarse_stage(self, selection: BeamSelection) -> bool:
+        objective = self._objective(selection)
+        steps = levenberg_marquardt_steps(
+            self._function(objective), lambda: objective.gauss_newton_matrix().normal, self._vector()
+        )
+        last = self._follow(steps, "coarse", self._schedule.coarse_steps)
+        if self._controls.should_stop():
+            return False
+        self.state.normal = 2 * objective.gauss_newton_matrix().normal
+        if last is not None:
+            self.state.normal = damped(self.state.normal, min(last.damping, 1.0))
+        self._judge_outliers()
+        return True
+
+    def _fine_cycles(self, selection: BeamSelection) -> bool:
+        for cycle in range(1, self._schedule.cycles + 1):
+            objective = self._objective(selection)
+            before = self._evaluate(objective).loss
+            assert self.state.normal is not None
+            steps = quasi_newton_steps(self._function(objective), self._vector(), self.state.normal)
+            self._follow(steps, f"cycle {cycle}", self._schedule.steps_per_cycle)
+            if self._controls.should_stop():
+                return False
+            after = self._evaluate(objective).loss
+            n_changed = self._judge_outliers()
+            logger.info(
+                "End of cycle %d: %d outliers, %d of them changed", cycle, self.state.rejected.sum(), n_changed
+            )
+            settled = n_changed <= 0.002 * len(self._data.observations)
+            if settled and before - after < 5 * self._schedule.tolerance * after:
+                return True
+        return False
+
+    def _objective(self, selection: BeamSelection) -> Objective:
+        model, observations = self.state.model, self._data.observations
+        simulator = build_simulator(self._data, model, selection, self._settings)
+        used = ~self._data.held_out & ~self.state.rejected
+        weights = loss_weights(observations, used, self._weighting, self.state.spread)
+        self.state.objective = Objective(model, simulator, observations, weights, self._scale_variation)
+        logger.info(
+            "%d blocks of rotation, %.0f beams on average (%d at most), %d tilts",
+            len(simulator.blocks),
+            np.mean(simulator.n_beams),
+            max(simulator.n_beams),
+            sum(len(block.phi) for block in simulator.blocks),
+        )
+        return self.state.objective
+
+    def _vector(self) -> torch.Tensor:
+        parameters = [p for p in self.state.model.parameters() if p.requires_grad]
+        return torch.nn.utils.parameters_to_vector(parameters).detach().clone()
+
+    def _set_vector(self, vector: torch.Tensor) -> None:
+        parameters = [p for p in self.state.model.parameters() if p.requires_grad]
+        torch.nn.utils.vector_to_parameters(vector, parameters)
+
+    def _function(
+        self, objective: Objective
+    ) -> Callable[[torch.Tensor], tuple[Evaluation, torch.Tensor]]:
+        def function(vector: torch.Tensor) -> tuple[Evaluation, torch.Tensor]:
+            self._set_vector(vector)
+            return objective.evaluate_with_gradient()
+
+        return function
+
+    def _evaluate(self, objective: Objective) -> Evaluation:
+        self.state.evaluation = objective.evaluate()
+        return self.state.evaluation
+
+    def _follow(self, steps: Iterator[Step], stage: str, most: int) -> Step | None:
+        """Take steps until they gain little; the model is left at the last one."""
+        last = None
+        for number, step in enumerate(steps, start=1):
+            last = step
+            assert isinstance(step.evaluation, Evaluation)
+            self.state.evaluation = step.evaluation
+            self._set_vector(step.parameters)
+            self._record(stage, number)
+            small = step.decrease < self._schedule.tolerance * step.evaluation.loss
+            if small or number == most or self._controls.should_stop():
+                break
+        if last is not None:
+            self._set_vector(last.parameters)
+        return last
+
+    def _record(self, stage: str, number: int) -> None:
+        evaluation, data = self.state.evaluation, self._data
+        assert evaluation is not None and self.state.objective is not None
+        observations, calculated = data.observations, evaluation.calculated.numpy()
+
+        def r_obs(mask: NDArray[np.bool_]) -> float | None:
+            return agreement(
+                observations.intensity[mask], observations.sigma[mask], calculated[mask]
+            ).r_obs
+
+        with torch.no_grad():
+            positions = self.state.objective.simulator.block_positions()
+            thickness = self.state.model.thickness(*positions).mean().mean()
+        iteration = Iteration(
+            stage=stage,
+            number=number,
+            loss=evaluation.loss,
+            chi_square=evaluation.chi_square,
+            r_obs=r_obs(~data.held_out & ~self.state.rejected),
+            r_obs_held_out=r_obs(data.held_out),
+            mean_thickness=float(thickness),
+            seconds=time.monotonic() - self.state.started,
+        )
+        self.state.history.append(iteration)
+        self._controls.observer(iteration)
+
+    def _judge_outliers(self) -> int:
+        """Find outliers and the residuals' spread anew; how many reflections changed sides."""
+        assert self.state.evaluation is not None
+        observations = self._data.observations
+        variance = variances(observations.intensity, observations.sigma, self._weighting.instability)
+        calculated = self.state.evaluation.calculated.numpy()
+        residual = (observations.intensity - calculated) / np.sqrt(variance)
+        rejected = find_outliers(residual, ~self._data.held_out, self._weighting)
+        n_changed = int((rejected != self.state.rejected).sum())
+        self.state.rejected = rejected
+        self.state.spread = residual_spread(residual, ~self._data.held_out & ~rejected)
+        return n_changed

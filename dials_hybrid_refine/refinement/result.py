@@ -1,0 +1,116 @@
+"""What a refinement hands on to reports and files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cctbx import xray
+
+from dials_hybrid_refine.diffraction.observations import Observations
+from dials_hybrid_refine.refinement.statistics import Agreement, MergedAgreement
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """One accepted step of the refinement, for the log and the convergence history."""
+
+    stage: str
+    number: int
+    loss: float
+    chi_square: float
+    r_obs: float | None
+    r_obs_held_out: float | None
+    mean_thickness: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Figures of merit of a finished refinement; definitions in ``statistics.DEFINITIONS``.
+
+    ``n_parameters`` counts refined numbers (structure, thickness, orientation, scales, ...);
+    ``n_parameters_effective`` what remains of them under the priors.
+    """
+
+    used: Agreement
+    merged: MergedAgreement
+    held_out: Agreement
+    n_rejected: int
+    n_parameters: int
+    n_parameters_effective: float
+    loss_start: float
+    loss_final: float
+    n_iterations: int
+
+
+@dataclass(frozen=True)
+class Profiles:
+    """How the experiment's unknowns vary along the scans; one entry per block of rotation.
+
+    Attributes:
+        experiment: shape (b,). phi: shape (b,), degrees.
+        thickness_mean, thickness_std: shape (b,), Angstrom.
+        thickness_nodes, thickness_weights: shape (b, m), Angstrom and distribution.
+        orientation: shape (b, 3), rotation vector in degrees, laboratory frame: g' = R g.
+        scale: shape (b,), counts per incident electron and degree.
+    """
+
+    experiment: NDArray[np.int64]
+    phi: NDArray[np.float64]
+    thickness_mean: NDArray[np.float64]
+    thickness_std: NDArray[np.float64]
+    thickness_nodes: NDArray[np.float64]
+    thickness_weights: NDArray[np.float64]
+    orientation: NDArray[np.float64]
+    scale: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Wall-clock seconds and what was computed with."""
+
+    setup_s: float
+    refine_s: float
+    per_iteration_s: float
+    device: str
+    dtype: str
+    n_beams_mean: float
+    n_beams_max: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished (or interrupted) refinement.
+
+    Attributes:
+        status: "converged", "max_iterations" or "interrupted".
+        structure: the refined structure, gradient flags set on refined parameters.
+        covariance: shape (q, q), of the crystallographic parameters in the order of
+            ``structure.parameter_map()`` (ADPs as U*), or None if it could not be had.
+        observations: all that passed the filter; held_out, rejected: masks (n,).
+        calculated: shape (n,), on the scale of the observed intensities.
+        scale: shape (n,), effective scale of each reflection (calculated intensity over
+            integrated fraction of the incident beam); 0 where nothing is calculated.
+        weight: shape (n,), 1 / variance in the loss (also of reflections not used).
+        residual: shape (n,), (I_o - I_c) sqrt(weight) over their robust spread.
+        absorption_ratio: U'/U, or None without absorption.
+    """
+
+    status: str
+    structure: xray.structure
+    covariance: NDArray[np.float64] | None
+    observations: Observations
+    held_out: NDArray[np.bool_]
+    rejected: NDArray[np.bool_]
+    calculated: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    weight: NDArray[np.float64]
+    residual: NDArray[np.float64]
+    statistics: Statistics
+    profiles: Profiles
+    history: tuple[Iteration, ...]
+    timing: Timing
+    absorption_ratio: float | None = None

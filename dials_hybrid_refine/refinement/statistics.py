@@ -1,0 +1,120 @@
+"""Agreement factors of a dynamical refinement, as electron crystallographers define them.
+
+The definitions are those of Jana2020 (Petricek et al. (2023), Z. Kristallogr. 238, 271) on
+F = sqrt(I): weights w = 1 / (sigma_F^2 + (0.01 F_o)^2), observed means I > 3 sigma(I).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: instability factor of the weights of R factors
+INSTABILITY = 0.01
+#: a reflection is observed if I exceeds this many sigma
+OBSERVED_LIMIT = 3.0
+
+DEFINITIONS = {
+    "r_obs": "R_obs = sum |F_o - F_c| / sum F_o over used reflections with I > 3 sigma(I), "
+    "F = sqrt(I), each measurement on its own, all together",
+    "r_all": "R_all = the same over all used reflections",
+    "wr_all": "wR_all = sqrt(sum w (F_o - F_c)^2 / sum w F_o^2) over all used reflections, "
+    "w = 1 / (sigma_F^2 + (0.01 F_o)^2)",
+    "gof": "GooF = sqrt(sum w (F_o - F_c)^2 / (N - P)), P the effective number of parameters",
+    "mr_obs": "MR_obs = R_obs of intensities put on a common scale and averaged over symmetry "
+    "equivalents (calculated ones likewise), observed means <I> > 3 sigma(<I>)",
+    "mr_all": "MR_all = the same over all averaged reflections",
+    "r_obs_held_out": "R_obs over reflections that were never used in the refinement (all "
+    "symmetry mates together) and never tested as outliers",
+}
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """R factors of a set of reflections; None where it is empty or all F_o are zero."""
+
+    n_reflections: int
+    n_observed: int
+    r_obs: float | None
+    r_all: float | None
+    wr_all: float | None
+    gof: float | None
+
+
+@dataclass(frozen=True)
+class MergedAgreement:
+    """R factors of averaged reflections."""
+
+    mr_obs: float | None
+    mr_all: float | None
+
+
+def amplitudes(
+    intensity: NDArray[np.float64], sigma: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """F and sigma(F) of intensities, both (n,).
+
+    sigma_F = sigma_I / (2 F), for weak reflections (I < 0.01 sigma) 5 sqrt(sigma_I); F = 0 for
+    negative intensities.
+    """
+    f = np.sqrt(np.clip(intensity, 0, None))
+    weak = intensity < 0.01 * sigma
+    return f, np.where(weak, 5 * np.sqrt(sigma), sigma / (2 * np.where(weak, 1, f)))
+
+
+def _ratio(numerator: float, denominator: float) -> float | None:
+    return float(numerator / denominator) if denominator > 0 else None
+
+
+def agreement(
+    observed: NDArray[np.float64],
+    sigma: NDArray[np.float64],
+    calculated: NDArray[np.float64],
+    n_parameters: float = 0,
+) -> Agreement:
+    """R factors of n measurements; all arrays of shape (n,) and on one scale."""
+    f_o, sigma_f = amplitudes(observed, sigma)
+    f_c = np.sqrt(np.clip(calculated, 0, None))
+    strong = observed > OBSERVED_LIMIT * sigma
+    difference = np.abs(f_o - f_c)
+    weight = 1 / (sigma_f**2 + (INSTABILITY * f_o) ** 2)
+    weighted = float((weight * difference**2).sum())
+    freedom = len(observed) - n_parameters
+    wr_sq = _ratio(weighted, float((weight * f_o**2).sum()))
+    return Agreement(
+        n_reflections=len(observed),
+        n_observed=int(strong.sum()),
+        r_obs=_ratio(difference[strong].sum(), f_o[strong].sum()),
+        r_all=_ratio(difference.sum(), f_o.sum()),
+        wr_all=None if wr_sq is None else wr_sq**0.5,
+        gof=(weighted / freedom) ** 0.5 if freedom > 0 else None,
+    )
+
+
+def merged_agreement(
+    observed: NDArray[np.float64],
+    sigma: NDArray[np.float64],
+    calculated: NDArray[np.float64],
+    scale: NDArray[np.float64],
+    unique_index: NDArray[np.int64],
+) -> MergedAgreement:
+    """R factors of intensities averaged over equivalents after division by their scale.
+
+    All arrays of shape (n,); sigma of an average of m is sqrt(sum sigma^2) / m.
+    """
+    usable = scale > 0
+    groups, index = np.unique(unique_index[usable], return_inverse=True)
+    counts = np.bincount(index, minlength=len(groups)).astype(float)
+    k = scale[usable]
+
+    def total(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.bincount(index, weights=values, minlength=len(groups))
+
+    merged = agreement(
+        total(observed[usable] / k) / counts,
+        np.sqrt(total((sigma[usable] / k) ** 2)) / counts,
+        total(calculated[usable] / k) / counts,
+    )
+    return MergedAgreement(merged.r_obs, merged.r_all)

@@ -1,0 +1,96 @@
+"""Where to start the thickness: the basin is found by a scan, never by descent alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dials_hybrid_refine.diffraction.observations import Observations
+from dials_hybrid_refine.diffraction.simulator import PhysicalModels, Simulator
+from dials_hybrid_refine.models.hybrid import HybridModel
+from dials_hybrid_refine.models.scale import solve_scales
+
+
+@dataclass(frozen=True)
+class ThicknessScan:
+    """chi^2 of distributions of thickness that are the same at all angles.
+
+    Attributes:
+        mean: shape (q,), mean thickness in Angstrom; width: shape (q,), standard deviation.
+        chi_square: shape (q,), with the best scale of each block.
+    """
+
+    mean: NDArray[np.float64]
+    width: NDArray[np.float64]
+    chi_square: NDArray[np.float64]
+
+    @property
+    def best(self) -> tuple[float, float]:
+        """Mean and width of the best distribution, in Angstrom."""
+        i = int(self.chi_square.argmin())
+        return float(self.mean[i]), float(self.width[i])
+
+
+def normal_distribution(
+    nodes: NDArray[np.float64], mean: float, width: float
+) -> NDArray[np.float64]:
+    """Weights (m,) of a normal distribution on nodes, summing to 1."""
+    exponent = -0.5 * ((nodes - mean) / width) ** 2
+    weights = np.exp(exponent - exponent.max())
+    return np.asarray(weights / weights.sum())
+
+
+def scan_thickness(
+    simulator: Simulator,
+    model: HybridModel,
+    observations: Observations,
+    weights: torch.Tensor,
+    nodes: NDArray[np.float64],
+) -> ThicknessScan:
+    """Try normal distributions around every node, from one propagation of the wave.
+
+    Args:
+        simulator: blocks to use (a coarse calculation is enough).
+        model: atoms and orientation are taken from it; its thickness is not.
+        observations: the data; weights: shape (n,), zero for reflections not used.
+        nodes: shape (m,), thicknesses in Angstrom, evenly spaced.
+    """
+    node_tensor = torch.from_numpy(nodes)
+
+    def uniform(experiment: torch.Tensor, phi: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        thickness = node_tensor.expand(len(phi), len(nodes))
+        return thickness, torch.full_like(thickness, 1 / len(nodes))
+
+    with torch.no_grad():
+        models = model.physical_models()
+        models = PhysicalModels(uniform, models.rotation, models.absorption, models.curve_effects)
+        base = simulator(model.atoms(), models)
+        by_node, _ = simulator.thickness_derivatives(model.atoms(), models)
+        # the tails beyond s_max do not depend on thickness: whole in every node
+        rest = base.value - by_node.mean(1)
+        parts = by_node + rest[:, None]
+
+        spacing = float(nodes[1] - nodes[0])
+        means, widths, chi_squares = [], [], []
+        intensity = torch.from_numpy(observations.intensity)
+        for mean in nodes:
+            for relative in (0.15, 0.35):
+                width = max(spacing, relative * mean)
+                weight = torch.from_numpy(normal_distribution(nodes, mean, width))
+                design = torch.zeros(len(observations), len(simulator.blocks), dtype=torch.float64)
+                design.index_put_((base.observation, base.block), parts @ weight, accumulate=True)
+                total = design.sum(1)
+                overall = (weights * intensity * total).sum() / (weights * total**2).sum()
+                ridge = torch.eye(design.shape[1], dtype=torch.float64) * (2 / overall) ** 2
+                # scales free within a factor of about two of the overall one
+                scales = overall + solve_scales(
+                    design, intensity - overall * total, weights, ridge
+                )
+                residual = intensity - design @ scales
+                means.append(mean)
+                widths.append(width)
+                chi_squares.append(float((weights * residual**2).sum()))
+    return ThicknessScan(np.array(means), np.array(widths), np.array(chi_squares))

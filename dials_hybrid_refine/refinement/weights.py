@@ -1,0 +1,59 @@
+"""Weights of reflections and rejection of outliers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Weighting:
+    """Variance of an intensity in the loss, and what counts as an outlier.
+
+    Attributes:
+        instability: u in sigma^2 = E^2 (sigma_I^2 + (u I)^2), I the larger of observed and
+            zero. E, the spread of the residuals, is estimated as the refinement goes on, so
+            that priors weigh as much as they should against the data.
+        outlier_threshold: a reflection is rejected where its residual exceeds this many E.
+        max_rejected: largest share of reflections that may be rejected, the worst first.
+    """
+
+    instability: float = 0.05
+    outlier_threshold: float = 4.0
+    max_rejected: float = 0.05
+
+
+def variances(
+    intensity: NDArray[np.float64], sigma: NDArray[np.float64], instability: float
+) -> NDArray[np.float64]:
+    """sigma_I^2 + (u max(I, 0))^2, shape (n,), in squared counts: variances without E^2."""
+    return np.asarray(sigma**2 + (instability * np.clip(intensity, 0, None)) ** 2)
+
+
+def residual_spread(residual: NDArray[np.float64], used: NDArray[np.bool_]) -> float:
+    """E: robust standard deviation of the residuals (n,) of used reflections.
+
+    1.4826 times their median size; 1 where that is zero or nothing is used.
+    """
+    spread = 1.4826 * float(np.median(np.abs(residual[used]))) if used.any() else 0.0
+    return spread if spread > 0 else 1.0
+
+
+def find_outliers(
+    residual: NDArray[np.float64], candidates: NDArray[np.bool_], weighting: Weighting
+) -> NDArray[np.bool_]:
+    """Mask (n,) of outliers among the candidates.
+
+    Args:
+        residual: shape (n,), (I_o - I_c) / sqrt(sigma_I^2 + (u I)^2).
+        candidates: shape (n,), reflections that take part in the refinement or would.
+    """
+    outliers = np.zeros(len(residual), dtype=bool)
+    size = np.abs(residual)
+    limit = weighting.outlier_threshold * residual_spread(residual, candidates)
+    most = int(weighting.max_rejected * candidates.sum())
+    worst = np.argsort(np.where(candidates, -size, 0), kind="stable")[:most]
+    outliers[worst] = size[worst] > limit
+    return outliers
