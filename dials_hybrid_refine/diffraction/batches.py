@@ -17,7 +17,7 @@ _TARGET_BYTES_PER_TERM = 400_000
 
 @dataclass(frozen=True)
 class BlockBatch:
-    """B blocks padded to N beams, n tilts and R observed beams; tensors on one device.
+    """B blocks padded to N beams, n tilts and R observed beams.
 
     Attributes:
         block: shape (B,), positions in the list of blocks.
@@ -66,7 +66,9 @@ class DifferenceTable:
         keys = np.flatnonzero(present)
         hkl = np.stack(np.unravel_index(keys, self._shape), axis=-1) - self._reach
         origin = np.flatnonzero((hkl == 0).all(axis=1))[0]
-        self.hkl: NDArray[np.int64] = np.concatenate([hkl[[origin]], np.delete(hkl, origin, axis=0)])
+        self.hkl: NDArray[np.int64] = np.concatenate(
+            [hkl[[origin]], np.delete(hkl, origin, axis=0)]
+        )
         self._position = np.full(len(present), -1, dtype=np.int32)
         self._position[self._keys(self.hkl)] = np.arange(len(self.hkl))
 
@@ -81,7 +83,7 @@ class DifferenceTable:
         return np.asarray(self._position[self._keys(hkl)])
 
 
-def _pad(arrays: Sequence[NDArray], shape: tuple[int, ...]) -> NDArray:  # type: ignore[type-arg]
+def _pad(arrays: Sequence[NDArray], shape: tuple[int, ...]) -> NDArray:
     padded = np.zeros((len(arrays), *shape), dtype=arrays[0].dtype)
     for row, array in zip(padded, arrays):
         row[tuple(slice(n) for n in array.shape)] = array
@@ -94,7 +96,7 @@ def _pad_tilts(block: BeamBlock, n_tilts: int) -> NDArray[np.int64]:
 
 
 def _make_batch(
-    positions: Sequence[int], blocks: Sequence[BeamBlock], table: DifferenceTable, device: torch.device
+    positions: Sequence[int], blocks: Sequence[BeamBlock], table: DifferenceTable
 ) -> BlockBatch:
     chosen = [blocks[i] for i in positions]
     n_beams = max(len(b.hkl) for b in chosen)
@@ -110,8 +112,8 @@ def _make_batch(
         coupling.append(index)
     tilts = [_pad_tilts(b, n_tilts) for b in chosen]
 
-    def tensor(array: NDArray) -> torch.Tensor:  # type: ignore[type-arg]
-        return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+    def tensor(array: NDArray) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array))
 
     return BlockBatch(
         block=tensor(np.array(positions, dtype=np.int64)),
@@ -133,9 +135,7 @@ def _make_batch(
     )  # fmt: skip
 
 
-def make_batches(
-    blocks: Sequence[BeamBlock], table: DifferenceTable, device: torch.device
-) -> list[BlockBatch]:
+def make_batches(blocks: Sequence[BeamBlock], table: DifferenceTable) -> list[BlockBatch]:
     """Group blocks by number of beams, with little padding; large batches first.
 
     Blocks without a beam that is observed while on are left out (they add nothing).
@@ -151,8 +151,10 @@ def make_batches(
         if groups:
             first = blocks[groups[-1][0]]
             full = (len(groups[-1]) + 1) * 8 * len(first.hkl) * len(first.phi)
-            if full <= max(_TARGET_BYTES_PER_TERM, size) and len(blocks[i].hkl) > 0.85 * len(first.hkl):
+            if full <= max(_TARGET_BYTES_PER_TERM, size) and len(blocks[i].hkl) > 0.85 * len(
+                first.hkl
+            ):
                 groups[-1].append(i)
                 continue
         groups.append([i])
-    return [_make_batch(group, blocks, table, device) for group in groups]
+    return [_make_batch(group, blocks, table) for group in groups]

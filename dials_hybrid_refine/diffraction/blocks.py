@@ -105,7 +105,8 @@ def plan_blocks(
         start = first + i * width
         phi = start + (np.arange(n_tilts) + 0.5) * (width / n_tilts)
         inside = members[
-            (observations.phi_end[members] > start) & (observations.phi_start[members] < start + width)
+            (observations.phi_end[members] > start)
+            & (observations.phi_start[members] < start + width)
         ]
         if len(inside):
             blocks.append(

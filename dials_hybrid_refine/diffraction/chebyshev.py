@@ -121,7 +121,9 @@ class _Recurrence:
         factor = 2j / bounds.half_width
         on = matrices.flux != 0
         shifted = torch.where(on, matrices.diagonal - bounds.centre, 0)
-        return cls(matrices.coupling, (factor * shifted).to(dtype), (factor * matrices.flux).to(dtype))
+        return cls(
+            matrices.coupling, (factor * shifted).to(dtype), (factor * matrices.flux).to(dtype)
+        )
 
 
 def chebyshev_vectors(
@@ -130,7 +132,9 @@ def chebyshev_vectors(
     """The vectors V_k, shape (K, B, N, n)."""
     step = _Recurrence.of(matrices, bounds)
     shape = matrices.flux.shape
-    vectors = torch.empty((n_terms, *shape), dtype=matrices.coupling.dtype, device=matrices.coupling.device)
+    vectors = torch.empty(
+        (n_terms, *shape), dtype=matrices.coupling.dtype, device=matrices.coupling.device
+    )
     vectors[0] = 0
     vectors[0, :, 0] = 1
     product = torch.empty_like(vectors[0])
@@ -178,7 +182,9 @@ def chebyshev_gradient(
     flux = torch.zeros_like(vectors[0])
     chunk = min(_ADJOINT_CHUNK, n_terms)
     # adjoints of V_k, V_(k+1), V_(k+2); V_0 is constant and needs none
-    adjoints = torch.zeros((chunk + 2, n_blocks, n_beams, n_tilts), dtype=vectors.dtype, device=vectors.device)
+    adjoints = torch.zeros(
+        (chunk + 2, n_blocks, n_beams, n_tilts), dtype=vectors.dtype, device=vectors.device
+    )
     weighted = torch.empty_like(adjoints[0])
     for stop in range(n_terms, 1, -chunk):
         start = max(1, stop - chunk)

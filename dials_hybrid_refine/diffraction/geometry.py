@@ -31,9 +31,7 @@ class IncidentBeam:
         return self.wave_number * (self.direction * self.normal).sum(-1)
 
 
-def wave_number_in_crystal(
-    wavelength: float, mean_inner_potential: torch.Tensor
-) -> torch.Tensor:
+def wave_number_in_crystal(wavelength: float, mean_inner_potential: torch.Tensor) -> torch.Tensor:
     """K = sqrt(1/lambda^2 + U_0) in 1/Angstrom, for lambda in Angstrom, U_0 in 1/Angstrom^2."""
     return torch.sqrt(1 / wavelength**2 + mean_inner_potential)
 

@@ -91,9 +91,7 @@ def _reduce_by_symmetry(
     representative = images[rows, operation] * np.where(friedel, -1, 1)[:, None]
     # U_h exp(2 pi i h.t) = U_(hR), hence U_h = U_(hR) exp(-2 pi i h.t)
     shift = np.einsum("ni,ni->n", hkl, composition.translations[operation])
-    key_values, first, index = np.unique(
-        keys[rows, choice], return_index=True, return_inverse=True
-    )
+    key_values, first, index = np.unique(keys[rows, choice], return_index=True, return_inverse=True)
     return _SymmetryReduction(
         unique=representative[first],
         index=index.reshape(-1),

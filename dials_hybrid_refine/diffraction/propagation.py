@@ -36,12 +36,14 @@ class PropagationSettings:
     Attributes:
         dtype: torch.complex64 (error about 1e-6 of the incident beam) or torch.complex128.
         n_threads: batches computed at the same time.
+        device: where to compute; the tensors that come in and go out are on the CPU.
         keep_bytes: Chebyshev vectors of batches are kept for the gradient up to this many
             bytes in all; those of the other batches are computed again.
     """
 
     dtype: torch.dtype = torch.complex64
     n_threads: int = 1
+    device: str = "cpu"
     keep_bytes: int = 1_000_000_000
 
 
@@ -75,14 +77,24 @@ class _ForwardState:
     vectors: torch.Tensor | None
 
 
-def _matrices(batch: BatchInput, table: torch.Tensor, dtype: torch.dtype) -> ScatteringMatrices:
+def _matrices(
+    batch: BatchInput, table: torch.Tensor, settings: PropagationSettings
+) -> ScatteringMatrices:
+    dtype, device = settings.dtype, settings.device
     real = torch.float32 if dtype == torch.complex64 else torch.float64
     diagonal = batch.diagonal.detach()
     return ScatteringMatrices(
-        coupling=table.detach().to(dtype)[batch.coupling_index],
-        flux=batch.flux.detach().to(real),
-        diagonal=diagonal.to(dtype if diagonal.is_complex() else real),
+        coupling=table.detach().to(device, dtype)[batch.coupling_index.to(device)],
+        flux=batch.flux.detach().to(device, real),
+        diagonal=diagonal.to(device, dtype if diagonal.is_complex() else real),
     )
+
+
+def _coefficients(
+    batch: BatchInput, bounds: SpectralBounds, settings: PropagationSettings
+) -> tuple[torch.Tensor, torch.Tensor]:
+    values, slopes = chebyshev_coefficients(batch.thickness, bounds.half_width, settings.dtype)
+    return values.to(settings.device), slopes.to(settings.device)
 
 
 def _as_real_rows(vectors: torch.Tensor, n_rows: int) -> torch.Tensor:
@@ -101,17 +113,17 @@ def _waves(vectors: torch.Tensor, coefficients: torch.Tensor, n_rows: int) -> to
 
 
 def _forward(
-    batch: BatchInput, table: torch.Tensor, dtype: torch.dtype, keep: bool
+    batch: BatchInput, table: torch.Tensor, settings: PropagationSettings, keep: bool
 ) -> tuple[torch.Tensor, _ForwardState]:
-    matrices = _matrices(batch, table, dtype)
+    matrices = _matrices(batch, table, settings)
     bounds = spectral_bounds(matrices)
-    values, slopes = chebyshev_coefficients(batch.thickness, bounds.half_width, dtype)
+    values, slopes = _coefficients(batch, bounds, settings)
     vectors = chebyshev_vectors(matrices, bounds, values.shape[1])
     waves = _waves(vectors, values, batch.n_rows)
     power = torch.view_as_real(waves).square().sum(-1)
-    weight = batch.weight.detach().to(power.dtype)
+    weight = batch.weight.detach().to(power)
     intensity = torch.einsum("bm,bmrn->brn", weight, power)
-    return intensity, _ForwardState(bounds, values, slopes, vectors if keep else None)
+    return intensity.cpu(), _ForwardState(bounds, values, slopes, vectors if keep else None)
 
 
 @dataclass(frozen=True)
@@ -126,17 +138,16 @@ class _BatchGradients:
 def _backward(
     batch: BatchInput,
     table: torch.Tensor,
-    dtype: torch.dtype,
+    settings: PropagationSettings,
     state: _ForwardState,
     gradient: torch.Tensor,
 ) -> _BatchGradients:
-    matrices = _matrices(batch, table, dtype)
+    matrices = _matrices(batch, table, settings)
     vectors = state.vectors
     if vectors is None:
         vectors = chebyshev_vectors(matrices, state.bounds, state.values.shape[1])
-    real = state.values.dtype
-    gradient = gradient.to(real)[:, None]
-    weight = batch.weight.detach().to(real)[:, :, None, None]
+    gradient = gradient.to(state.values)[:, None]
+    weight = batch.weight.detach().to(state.values)[:, :, None, None]
     waves = _waves(vectors, state.values, batch.n_rows)
     power = torch.view_as_real(waves).square().sum(-1)
     weight_gradient = (gradient * power).sum((2, 3))
@@ -153,16 +164,15 @@ def _backward(
     vector_gradients = vectors.new_zeros((n_terms, n_blocks, 1 + batch.n_rows, vectors.shape[-1]))
     torch.view_as_real(vector_gradients)[:, :, 1:] = rows
     matrix_gradients = chebyshev_gradient(matrices, state.bounds, vectors, vector_gradients)
-    table_gradient = torch.zeros(len(table), dtype=torch.complex128, device=table.device)
-    table_gradient.index_add_(
-        0, batch.coupling_index.reshape(-1), matrix_gradients.coupling.reshape(-1).to(torch.complex128)
-    )
+    coupling = matrix_gradients.coupling.reshape(-1).cpu().to(torch.complex128)
+    table_gradient = torch.zeros(len(table), dtype=torch.complex128)
+    table_gradient.index_add_(0, batch.coupling_index.reshape(-1), coupling)
     return _BatchGradients(
         table_gradient,
-        matrix_gradients.flux,
-        matrix_gradients.diagonal,
-        thickness_gradient,
-        weight_gradient,
+        matrix_gradients.flux.cpu(),
+        matrix_gradients.diagonal.cpu(),
+        thickness_gradient.cpu(),
+        weight_gradient.cpu(),
     )
 
 
@@ -170,7 +180,9 @@ def _in_threads(tasks: Sequence[Callable[[], _T]], n_threads: int) -> list[_T]:
     """Results of the tasks in their order, one torch thread each."""
     before = torch.get_num_threads()
     try:
-        with ThreadPoolExecutor(n_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        with ThreadPoolExecutor(
+            n_threads, initializer=torch.set_num_threads, initargs=(1,)
+        ) as pool:
             return [future.result() for future in [pool.submit(task) for task in tasks]]
     finally:
         torch.set_num_threads(before)
@@ -178,20 +190,25 @@ def _in_threads(tasks: Sequence[Callable[[], _T]], n_threads: int) -> list[_T]:
 
 class _Propagation(torch.autograd.Function):
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any, settings: PropagationSettings, batches: Sequence[BatchInput], table: torch.Tensor, *_: torch.Tensor
+    def forward(
+        ctx: Any,
+        settings: PropagationSettings,
+        batches: Sequence[BatchInput],
+        table: torch.Tensor,
+        *_: torch.Tensor,
     ) -> tuple[torch.Tensor, ...]:
-        n_kept, kept = 0, 0
+        kept = 0
         itemsize = torch.empty(0, dtype=settings.dtype).element_size()
         keep: list[bool] = []
         for batch in batches:
             # generous guess: about 300 terms
             kept += 300 * batch.flux.numel() * itemsize
             keep.append(any(ctx.needs_input_grad) and kept <= settings.keep_bytes)
-            n_kept += keep[-1]
 
-        def task(batch: BatchInput, keep_it: bool) -> Callable[[], tuple[torch.Tensor, _ForwardState]]:
-            return lambda: _forward(batch, table, settings.dtype, keep_it)
+        def task(
+            batch: BatchInput, keep_it: bool
+        ) -> Callable[[], tuple[torch.Tensor, _ForwardState]]:
+            return lambda: _forward(batch, table, settings, keep_it)
 
         results = _in_threads([task(b, k) for b, k in zip(batches, keep)], settings.n_threads)
         ctx.settings, ctx.batches, ctx.table = settings, batches, table
@@ -199,9 +216,11 @@ class _Propagation(torch.autograd.Function):
         return tuple(intensity.double() for intensity, _ in results)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[Any, ...]:  # type: ignore[override]
-        def task(batch: BatchInput, state: _ForwardState, gradient: torch.Tensor) -> Callable[[], _BatchGradients]:
-            return lambda: _backward(batch, ctx.table, ctx.settings.dtype, state, gradient)
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[Any, ...]:
+        def task(
+            batch: BatchInput, state: _ForwardState, gradient: torch.Tensor
+        ) -> Callable[[], _BatchGradients]:
+            return lambda: _backward(batch, ctx.table, ctx.settings, state, gradient)
 
         results = _in_threads(
             [task(*arguments) for arguments in zip(ctx.batches, ctx.states, gradients)],
@@ -247,18 +266,19 @@ def propagate_nodes(
 
     def task(position: int, batch: BatchInput) -> Callable[[], _T]:
         def run() -> _T:
-            matrices = _matrices(batch, table, settings.dtype)
+            matrices = _matrices(batch, table, settings)
             bounds = spectral_bounds(matrices)
-            values, slopes = chebyshev_coefficients(batch.thickness, bounds.half_width, settings.dtype)
+            values, slopes = _coefficients(batch, bounds, settings)
             vectors = chebyshev_vectors(matrices, bounds, values.shape[1])
             waves = torch.view_as_real(_waves(vectors, values, batch.n_rows))
             slope_waves = torch.view_as_real(_waves(vectors, slopes, batch.n_rows))
-            flux = batch.flux[:, None, 1 : 1 + batch.n_rows].detach().to(waves.dtype)
+            flux = batch.flux[:, None, 1 : 1 + batch.n_rows].detach().to(waves)
             flux = torch.where(flux > 0, flux, 1)
             return reduce(
                 position,
                 NodeIntensities(
-                    waves.square().sum(-1) / flux, 2 * (waves * slope_waves).sum(-1) / flux
+                    (waves.square().sum(-1) / flux).cpu(),
+                    (2 * (waves * slope_waves).sum(-1) / flux).cpu(),
                 ),
             )
 
@@ -281,9 +301,7 @@ def propagate(
         For each batch a float64 tensor of shape (B, R, n), differentiable with respect to the
         table and to the flux, diagonal, thickness and weight of the batches.
     """
-    flat = [
-        tensor for b in batches for tensor in (b.flux, b.diagonal, b.thickness, b.weight)
-    ]
+    flat = [tensor for b in batches for tensor in (b.flux, b.diagonal, b.thickness, b.weight)]
     inner = _Propagation.apply(settings, batches, table, *flat)
     outputs = []
     for batch, intensity in zip(batches, inner):

@@ -42,7 +42,9 @@ class ScanGeometry:
         """First and last angle of the scan in degrees."""
         return float(self.phi_points[0]), float(self.phi_points[-1])
 
-    def _interpolate(self, matrices: NDArray[np.float64], phi: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _interpolate(
+        self, matrices: NDArray[np.float64], phi: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
         flat = matrices.reshape(len(self.phi_points), 9)
         columns = [np.interp(phi, self.phi_points, flat[:, i]) for i in range(9)]
         return np.stack(columns, axis=-1).reshape(*phi.shape, 3, 3)

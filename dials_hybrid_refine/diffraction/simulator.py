@@ -74,39 +74,36 @@ class Simulator:
         blocks: Sequence[BeamBlock],
         composition: CrystalComposition,
         settings: PropagationSettings,
-        device: torch.device | None = None,
     ) -> None:
         """
         Args:
             scans: geometry of each experiment; all must have one wavelength.
             blocks: planned blocks (``plan_blocks``) of all experiments.
             composition: the structure's invariant part.
-            settings: precision, threads, memory.
-            device: where to compute (default: CPU).
+            settings: precision, threads, memory, device.
 
         Raises:
             ValueError: if no block holds an observed beam.
         """
         if not any(block.n_rows for block in blocks):
             raise ValueError("no observed reflection crosses the Ewald sphere inside its window")
-        device = device or torch.device("cpu")
         self.settings = settings
         self.blocks = blocks
         tails = np.concatenate([block.tail_hkl for block in blocks])
         table = DifferenceTable(blocks, tails)
         self._potential = CrystalPotential(table.hkl, composition, scans[0].wavelength)
         self._wavelength = scans[0].wavelength
-        self._directions = torch.from_numpy(np.array([s.beam_direction for s in scans])).to(device)
-        self.batches = make_batches(blocks, table, device)
-        self._tail_index = torch.from_numpy(table.positions(tails).astype(np.int64)).to(device)
-        self._tail_weight = torch.from_numpy(np.concatenate([b.tail_weight for b in blocks])).to(device)
+        self._directions = torch.from_numpy(np.array([s.beam_direction for s in scans]))
+        self.batches = make_batches(blocks, table)
+        self._tail_index = torch.from_numpy(table.positions(tails).astype(np.int64))
+        self._tail_weight = torch.from_numpy(np.concatenate([b.tail_weight for b in blocks]))
         tail_observation = np.concatenate([b.tail_observation for b in blocks])
         tail_block = np.repeat(np.arange(len(blocks)), [len(b.tail_observation) for b in blocks])
         self._observation = torch.cat(
-            [*(b.pair_observation for b in self.batches), torch.from_numpy(tail_observation).to(device)]
+            [*(b.pair_observation for b in self.batches), torch.from_numpy(tail_observation)]
         )
         self._block = torch.cat(
-            [*(b.block[b.pair_block] for b in self.batches), torch.from_numpy(tail_block).to(device)]
+            [*(b.block[b.pair_block] for b in self.batches), torch.from_numpy(tail_block)]
         )
 
     @property
@@ -137,7 +134,9 @@ class Simulator:
         ]
         wave_number_sq = 1 / self._wavelength**2 + potential[0].real
         u_tail = potential[self._tail_index]
-        tails = torch.view_as_real(u_tail).square().sum(-1) * self._tail_weight / (2 * wave_number_sq)
+        tails = (
+            torch.view_as_real(u_tail).square().sum(-1) * self._tail_weight / (2 * wave_number_sq)
+        )
         return Contributions(torch.cat([*parts, tails]), self._observation, self._block)
 
     def thickness_derivatives(

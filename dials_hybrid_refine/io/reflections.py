@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from dials.array_family import flex
 from dxtbx.model import Experiment
 
+from dials_hybrid_refine.diffraction.beams import nominal_excitation_errors
 from dials_hybrid_refine.diffraction.observations import Observations
 from dials_hybrid_refine.diffraction.scan import ScanGeometry
 
@@ -56,7 +57,7 @@ _COLUMNS = {
 }
 
 
-def _numpy(column: object) -> NDArray:  # type: ignore[type-arg]
+def _numpy(column: object) -> NDArray:
     """A flex array as a numpy array of its own."""
     if isinstance(column, flex.miller_index):
         return np.array(column.as_vec3_double()).round().astype(np.int64).reshape(-1, 3)
@@ -98,7 +99,10 @@ def _zeta(table: flex.reflection_table, experiment: Experiment) -> NDArray[np.fl
         return _numpy(table["zeta"])
     if "s1" not in table:
         return np.ones(len(table))
-    s0, axis = np.array(experiment.beam.get_s0()), np.array(experiment.goniometer.get_rotation_axis())
+    s0, axis = (
+        np.array(experiment.beam.get_s0()),
+        np.array(experiment.goniometer.get_rotation_axis()),
+    )
     normals = np.cross(_numpy(table["s1"]), s0)
     lengths = np.linalg.norm(normals, axis=1)
     return np.where(lengths > 0, normals @ axis / np.where(lengths > 0, lengths, 1), 0)
@@ -124,7 +128,11 @@ def _windows(
     """phi, phi_start, phi_end in degrees (physics: the window differs with the intensity)."""
     if {"phi_start", "phi_end"} <= set(table.keys()):
         start, end = _numpy(table["phi_start"]), _numpy(table["phi_end"])
-        phi = np.degrees(_numpy(table["xyzcal.mm"])[:, 2]) if "xyzcal.mm" in table else (start + end) / 2
+        phi = (
+            np.degrees(_numpy(table["xyzcal.mm"])[:, 2])
+            if "xyzcal.mm" in table
+            else (start + end) / 2
+        )
         return phi, start, end
     phi = np.degrees(_numpy(table["xyzcal.mm"])[:, 2])
     if intensity == "sum" and "bbox" in table:
@@ -165,7 +173,9 @@ def read_observations(
     hkl = _numpy(table["miller_index"])
     zeta = _zeta(table, experiment)
     phi, start, end = _windows(table, experiment, selection.intensity, zeta)
-    d = 1 / np.maximum(np.linalg.norm(hkl @ np.array(experiment.crystal.get_B()).reshape(3, 3).T, axis=1), 1e-9)
+    d = 1 / np.maximum(
+        np.linalg.norm(hkl @ np.array(experiment.crystal.get_B()).reshape(3, 3).T, axis=1), 1e-9
+    )
     first, last = scan.phi_range
 
     tests: dict[str, NDArray[np.bool_]] = {}
@@ -205,7 +215,9 @@ def read_observations(
         chosen = chosen[np.sort(once)]
     if len(chosen) == 0:
         reasons = ", ".join(f"{n} {reason}" for reason, n in Exclusion(rows).counts.items())
-        raise ValueError(f"no reflection is left after filtering ({reasons or 'the file is empty'})")
+        raise ValueError(
+            f"no reflection is left after filtering ({reasons or 'the file is empty'})"
+        )
     observations = Observations(
         experiment=np.full(len(chosen), index),
         hkl=hkl[chosen],
@@ -218,3 +230,34 @@ def read_observations(
         row=chosen,
     )
     return observations, Exclusion(rows)
+
+
+#: largest median |S| in 1/Angstrom at the predicted angle; 1e-6 is usual
+_MAX_MEDIAN_ERROR = 0.005
+
+
+def check_positions(observations: Observations, scan: ScanGeometry, experiments: str) -> None:
+    """Whether reflections meet the Ewald sphere where the experiment says they do.
+
+    Args:
+        experiments: name of the experiments file, for the message.
+
+    Raises:
+        ValueError: if they do not, which means that the two files do not belong together.
+    """
+    errors = [
+        nominal_excitation_errors(
+            scan.reciprocal_bases(np.array([phi])),
+            hkl[None],
+            scan.beam_direction,
+            1 / scan.wavelength,
+        )[0, 0]
+        for phi, hkl in zip(observations.phi[:500], observations.hkl[:500])
+    ]
+    median = float(np.median(np.abs(errors)))
+    if not median < _MAX_MEDIAN_ERROR:
+        raise ValueError(
+            f"the reflections do not belong to {experiments}: at their predicted angles they are "
+            f"{median:.3f} 1/Angstrom from the Ewald sphere; give the two files that one DIALS "
+            "program has written"
+        )

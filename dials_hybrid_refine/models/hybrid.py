@@ -38,21 +38,27 @@ class HybridModel(torch.nn.Module):
 
     def atoms(self) -> AtomicParameters:
         """The atoms' parameters."""
-        return self.structure()
+        atoms: AtomicParameters = self.structure()
+        return atoms
 
     def physical_models(self) -> PhysicalModels:
         """The functions the simulation calls."""
 
-        def thickness(experiment: torch.Tensor, phi: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        def thickness(
+            experiment: torch.Tensor, phi: torch.Tensor
+        ) -> tuple[torch.Tensor, torch.Tensor]:
             distribution = self.thickness(experiment, phi)
             return distribution.thickness, distribution.weight
 
-        return PhysicalModels(thickness, self.orientation, self.absorption, list(self.effects))
+        return PhysicalModels(thickness, self.orientation, self.absorption, self._curve_effects())
+
+    def _curve_effects(self) -> list[CurveEffect]:
+        return [effect for effect in self.effects if isinstance(effect, CurveEffect)]
 
     def prior_residuals(self) -> torch.Tensor:
         """Prior residuals of all models, shape (q,); their squares add to chi^2."""
         parts = [self.thickness.prior_residuals(), self.orientation.prior_residuals()]
         if self.absorption is not None:
             parts.append(self.absorption.prior_residuals())
-        parts += [effect.prior_residuals() for effect in self.effects]
+        parts += [effect.prior_residuals() for effect in self._curve_effects()]
         return torch.cat(parts)

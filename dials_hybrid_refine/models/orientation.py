@@ -15,6 +15,8 @@ class SmoothOrientation(torch.nn.Module):
     """
 
     _UNIT = 0.05  # degrees
+    starts: torch.Tensor
+    spacings: torch.Tensor
 
     def __init__(
         self,

@@ -58,7 +58,8 @@ def composition_of(structure: xray.structure) -> CrystalComposition:
             [s.multiplicity() / group.order_z() for s in structure.scatterers()]
         ),
         rotations=np.array(
-            [np.array(op.r().as_double()).reshape(3, 3).round() for op in operations], dtype=np.int64
+            [np.array(op.r().as_double()).reshape(3, 3).round() for op in operations],
+            dtype=np.int64,
         ),
         translations=np.array([op.t().as_double() for op in operations]),
         # G* = F F^T for the fractionalization matrix F with x_frac = F x_cart
@@ -83,13 +84,13 @@ class _Reparametrised(torch.autograd.Function):
     """Crystallographic parameters of given independent ones, gradient through the Jacobian."""
 
     @staticmethod
-    def forward(ctx: Any, shifts: torch.Tensor, model: StructureModel) -> torch.Tensor:  # type: ignore[override]
+    def forward(ctx: Any, shifts: torch.Tensor, model: StructureModel) -> torch.Tensor:
         values, jacobian = model.evaluate(shifts.detach().numpy())
         ctx.save_for_backward(jacobian)
         return values
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
         (jacobian,) = ctx.saved_tensors
         return jacobian @ gradient, None
 
@@ -151,7 +152,8 @@ class StructureModel(torch.nn.Module):
         kinds = _ParameterLayout(self._structure)
         for i, row in enumerate(jacobian):
             effects = [
-                np.abs(orthogonal @ row[kinds.site_columns].reshape(-1, 3).T).max(initial=0) / self._UNIT["site"],
+                np.abs(orthogonal @ row[kinds.site_columns].reshape(-1, 3).T).max(initial=0)
+                / self._UNIT["site"],
                 np.abs(to_cart @ row[kinds.u_star_columns].reshape(-1, 6).T).max(initial=0)
                 / self._UNIT["displacement"],
                 np.abs(row[kinds.u_iso_columns]).max(initial=0) / self._UNIT["displacement"],
@@ -191,9 +193,7 @@ class StructureModel(torch.nn.Module):
 
 def adptbx_matrix(cell: Any) -> NDArray[np.float64]:
     """The matrix (6, 6) that takes U* to U_cart, in order 11 22 33 12 13 23."""
-    columns = [
-        adptbx.u_star_as_u_cart(cell, [float(i == j) for j in range(6)]) for i in range(6)
-    ]
+    columns = [adptbx.u_star_as_u_cart(cell, [float(i == j) for j in range(6)]) for i in range(6)]
     return np.array(columns).T
 
 
@@ -211,7 +211,12 @@ class _ParameterLayout:
         cell = structure.unit_cell()
         self._iso = torch.tensor(adptbx.u_iso_as_u_star(cell, 1.0), dtype=torch.float64)
         parameter_map = structure.parameter_map()
-        columns: dict[str, list[tuple[int, int]]] = {"site": [], "u_iso": [], "u_aniso": [], "occupancy": []}
+        columns: dict[str, list[tuple[int, int]]] = {
+            "site": [],
+            "u_iso": [],
+            "u_aniso": [],
+            "occupancy": [],
+        }
         for i, indices in enumerate(parameter_map):
             for name, found in columns.items():
                 position = getattr(indices, name)
@@ -238,18 +243,26 @@ class _ParameterLayout:
         """The refined crystallographic parameters, in the order of the parameter map."""
         values = np.zeros(self.n_columns)
         scatterers = structure.scatterers()
-        values[self.site_columns] = np.array([scatterers[i].site for i in self._atoms["site"]]).ravel()
+        values[self.site_columns] = np.array(
+            [scatterers[i].site for i in self._atoms["site"]]
+        ).ravel()
         values[self.u_iso_columns] = [scatterers[i].u_iso for i in self._atoms["u_iso"]]
-        values[self.u_star_columns] = np.array([scatterers[i].u_star for i in self._atoms["u_aniso"]]).ravel()
+        values[self.u_star_columns] = np.array(
+            [scatterers[i].u_star for i in self._atoms["u_aniso"]]
+        ).ravel()
         values[self.occupancy_columns] = [scatterers[i].occupancy for i in self._atoms["occupancy"]]
         return values
 
     def atoms(self, values: torch.Tensor) -> AtomicParameters:
         """Parameters of all atoms from the refined ones."""
         sites, u_star, occupancies = (torch.from_numpy(base.copy()) for base in self._base)
-        index = {name: torch.tensor(atoms, dtype=torch.int64) for name, atoms in self._atoms.items()}
+        index = {
+            name: torch.tensor(atoms, dtype=torch.int64) for name, atoms in self._atoms.items()
+        }
         sites = sites.index_copy(0, index["site"], values[self.site_columns].reshape(-1, 3))
         u_star = u_star.index_copy(0, index["u_aniso"], values[self.u_star_columns].reshape(-1, 6))
-        u_star = u_star.index_copy(0, index["u_iso"], values[self.u_iso_columns][:, None] * self._iso)
+        u_star = u_star.index_copy(
+            0, index["u_iso"], values[self.u_iso_columns][:, None] * self._iso
+        )
         occupancies = occupancies.index_copy(0, index["occupancy"], values[self.occupancy_columns])
         return AtomicParameters(sites, u_star, occupancies)

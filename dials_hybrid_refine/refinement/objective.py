@@ -67,7 +67,7 @@ class GaussNewton:
 
     def effective_parameters(self) -> float:
         """tr[(normal - prior) normal^-1] plus the scales: what the data determine."""
-        share = torch.eye(len(self.normal), dtype=self.normal.dtype) - self.covariance() @ self.prior
+        share = self.covariance() @ (self.normal - self.prior)
         return float(share.diagonal().sum()) + self.n_scales
 
 
@@ -109,7 +109,9 @@ class Objective:
         """P, fixed at the first evaluation from the overall scale found there."""
         if not len(self._roughness):
             total = design.detach().sum(1)
-            overall = (self.weights * self._intensity * total).sum() / (self.weights * total**2).sum()
+            overall = (self.weights * self._intensity * total).sum() / (
+                self.weights * total**2
+            ).sum()
             blocks = self.simulator.blocks
             rows = []
             for i, (one, other) in enumerate(zip(blocks, blocks[1:])):
@@ -119,7 +121,9 @@ class Objective:
                     size = self._scale_variation * overall * distance**0.5
                     row[i], row[i + 1] = -1 / size, 1 / size
                     rows.append(row)
-            differences = torch.stack(rows) if rows else torch.zeros(0, len(blocks), dtype=torch.float64)
+            differences = (
+                torch.stack(rows) if rows else torch.zeros(0, len(blocks), dtype=torch.float64)
+            )
             self._roughness = differences.T @ differences
         return self._roughness
 
@@ -187,7 +191,9 @@ class Objective:
                 ]
         return torch.cat(columns, dim=1), design, roughness
 
-    def _gather(self, parts: torch.Tensor, base: Contributions, scales: torch.Tensor) -> torch.Tensor:
+    def _gather(
+        self, parts: torch.Tensor, base: Contributions, scales: torch.Tensor
+    ) -> torch.Tensor:
         """Sum contributions' derivatives (P, q) to those of the intensities (n, q)."""
         result = torch.zeros(len(self._intensity), parts.shape[1], dtype=torch.float64)
         return result.index_add_(0, base.observation, parts * scales[base.block, None])
@@ -207,7 +213,11 @@ class Objective:
         return self._gather(torch.stack(columns, dim=1), base, scales)
 
     def _thickness_columns(
-        self, atoms: AtomicParameters, models: PhysicalModels, base: Contributions, scales: torch.Tensor
+        self,
+        atoms: AtomicParameters,
+        models: PhysicalModels,
+        base: Contributions,
+        scales: torch.Tensor,
     ) -> torch.Tensor:
         module = self.model.thickness
         if not list(_refined(module)):
@@ -224,7 +234,11 @@ class Objective:
         return self._gather(_chain_by_block(parts, by_parameter, base.block), base, scales)
 
     def _orientation_columns(
-        self, atoms: AtomicParameters, models: PhysicalModels, base: Contributions, scales: torch.Tensor
+        self,
+        atoms: AtomicParameters,
+        models: PhysicalModels,
+        base: Contributions,
+        scales: torch.Tensor,
     ) -> torch.Tensor:
         module = self.model.orientation
         if not list(_refined(module)):
@@ -232,7 +246,7 @@ class Objective:
         step = 2e-5  # radians: small against 1 / (g t), large against round-off
         parts = []
         for axis in torch.eye(3, dtype=torch.float64):
-            turned = replace(models, rotation=lambda e, p, a=axis: models.rotation(e, p) + step * a)
+            turned = replace(models, rotation=_offset_rotation(models.rotation, step * axis))
             parts.append((self.simulator(atoms, turned).value - base.value) / step)
         experiment, phi = self.simulator.block_positions()
 
@@ -248,7 +262,15 @@ def _evaluation(
     loss: torch.Tensor, chi_square: torch.Tensor, scales: torch.Tensor, design: torch.Tensor
 ) -> Evaluation:
     design = design.detach()
-    return Evaluation(float(loss.detach()), float(chi_square.detach()), design @ scales, scales, design)
+    return Evaluation(
+        float(loss.detach()), float(chi_square.detach()), design @ scales, scales, design
+    )
+
+
+def _offset_rotation(
+    rotation: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], offset: torch.Tensor
+) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    return lambda experiment, phi: rotation(experiment, phi) + offset
 
 
 def _refined(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
@@ -286,12 +308,12 @@ def _prior_jacobian(model: HybridModel) -> torch.Tensor:
     def residuals(values: dict[str, torch.Tensor]) -> torch.Tensor:
         return functional_call(_PriorResiduals(model), {f"model.{k}": v for k, v in values.items()})
 
-    values = {
-        name: value for name, value in _refined(model) if not name.startswith("structure.")
-    }
+    values = {name: value for name, value in _refined(model) if not name.startswith("structure.")}
     n_structure = sum(p.numel() for _, p in _refined(model.structure))
     jacobian = _flat_jacobian(residuals, values)
-    return torch.cat([torch.zeros(len(jacobian), n_structure, dtype=torch.float64), jacobian], dim=1)
+    return torch.cat(
+        [torch.zeros(len(jacobian), n_structure, dtype=torch.float64), jacobian], dim=1
+    )
 
 
 class _PriorResiduals(torch.nn.Module):

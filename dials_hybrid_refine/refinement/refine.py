@@ -93,6 +93,7 @@ class RefinementState:
     normal: torch.Tensor | None = None
     history: list[Iteration] = field(default_factory=list)
     status: str = "max_iterations"
+    loss_start: float = 0.0
     started: float = field(default_factory=time.monotonic)
 
 
@@ -173,8 +174,11 @@ class Refinement:
 
     def _coarse_stage(self, selection: BeamSelection) -> bool:
         objective = self._objective(selection)
+        self.state.loss_start = self._evaluate(objective).loss
         steps = levenberg_marquardt_steps(
-            self._function(objective), lambda: objective.gauss_newton_matrix().normal, self._vector()
+            self._function(objective),
+            lambda: objective.gauss_newton_matrix().normal,
+            self._vector(),
         )
         last = self._follow(steps, "coarse", self._schedule.coarse_steps)
         if self._controls.should_stop():
@@ -197,7 +201,10 @@ class Refinement:
             after = self._evaluate(objective).loss
             n_changed = self._judge_outliers()
             logger.info(
-                "End of cycle %d: %d outliers, %d of them changed", cycle, self.state.rejected.sum(), n_changed
+                "End of cycle %d: %d outliers, %d of them changed",
+                cycle,
+                self.state.rejected.sum(),
+                n_changed,
             )
             settled = n_changed <= 0.002 * len(self._data.observations)
             if settled and before - after < 5 * self._schedule.tolerance * after:
@@ -209,7 +216,9 @@ class Refinement:
         simulator = build_simulator(self._data, model, selection, self._settings)
         used = ~self._data.held_out & ~self.state.rejected
         weights = loss_weights(observations, used, self._weighting, self.state.spread)
-        self.state.objective = Objective(model, simulator, observations, weights, self._scale_variation)
+        self.state.objective = Objective(
+            model, simulator, observations, weights, self._scale_variation
+        )
         logger.info(
             "%d blocks of rotation, %.0f beams on average (%d at most), %d tilts",
             len(simulator.blocks),
@@ -286,7 +295,9 @@ class Refinement:
         """Find outliers and the residuals' spread anew; how many reflections changed sides."""
         assert self.state.evaluation is not None
         observations = self._data.observations
-        variance = variances(observations.intensity, observations.sigma, self._weighting.instability)
+        variance = variances(
+            observations.intensity, observations.sigma, self._weighting.instability
+        )
         calculated = self.state.evaluation.calculated.numpy()
         residual = (observations.intensity - calculated) / np.sqrt(variance)
         rejected = find_outliers(residual, ~self._data.held_out, self._weighting)

@@ -107,10 +107,10 @@ def merged_agreement(
     usable = scale > 0
     groups, index = np.unique(unique_index[usable], return_inverse=True)
     counts = np.bincount(index, minlength=len(groups)).astype(float)
-    k = scale[usable]
+    k: NDArray[np.float64] = scale[usable]
 
     def total(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.bincount(index, weights=values, minlength=len(groups))
+        return np.bincount(index, weights=values, minlength=len(groups)).astype(float)
 
     merged = agreement(
         total(observed[usable] / k) / counts,

@@ -86,9 +86,7 @@ def scan_thickness(
                 overall = (weights * intensity * total).sum() / (weights * total**2).sum()
                 ridge = torch.eye(design.shape[1], dtype=torch.float64) * (2 / overall) ** 2
                 # scales free within a factor of about two of the overall one
-                scales = overall + solve_scales(
-                    design, intensity - overall * total, weights, ridge
-                )
+                scales = overall + solve_scales(design, intensity - overall * total, weights, ridge)
                 residual = intensity - design @ scales
                 means.append(mean)
                 widths.append(width)

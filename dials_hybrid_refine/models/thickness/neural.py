@@ -19,6 +19,9 @@ class NeuralThickness(ThicknessModel):
     output layer starts at zero: the starting distribution is the same at all angles.
     """
 
+    nodes: torch.Tensor
+    centres: torch.Tensor
+
     def __init__(
         self,
         nodes: NDArray[np.float64],
@@ -43,7 +46,9 @@ class NeuralThickness(ThicknessModel):
         generator = torch.Generator().manual_seed(seed)
         low = min(first for first, _ in phi_ranges)
         high = max(last for _, last in phi_ranges)
-        centres = torch.linspace(low, high, max(2, round((high - low) / resolution) + 1), dtype=torch.float64)
+        centres = torch.linspace(
+            low, high, max(2, round((high - low) / resolution) + 1), dtype=torch.float64
+        )
         self.register_buffer("nodes", torch.from_numpy(np.asarray(nodes, dtype=float)))
         self.register_buffer("centres", centres)
         self._spacing = float(centres[1] - centres[0])
@@ -56,7 +61,9 @@ class NeuralThickness(ThicknessModel):
             return torch.nn.Parameter(scale * values)
 
         self.hidden = initial(width, n_inputs)
-        self.embedding = torch.nn.Parameter(torch.zeros(len(phi_ranges), width, dtype=torch.float64))
+        self.embedding = torch.nn.Parameter(
+            torch.zeros(len(phi_ranges), width, dtype=torch.float64)
+        )
         self.output = torch.nn.Parameter(torch.zeros(len(nodes), width, dtype=torch.float64))
         log_start = torch.from_numpy(np.log(np.asarray(start) / np.sum(start)))
         self.bias = torch.nn.Parameter(log_start)

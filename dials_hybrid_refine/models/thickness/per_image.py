@@ -16,6 +16,8 @@ class PerImageThickness(ThicknessModel):
     The refined numbers are logarithms of thicknesses.
     """
 
+    starts: torch.Tensor
+
     def __init__(
         self,
         thickness: float,

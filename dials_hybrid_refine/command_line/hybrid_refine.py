@@ -1,0 +1,538 @@
+# LIBTBX_SET_DISPATCHER_NAME dials.hybrid_refine
+"""Refine a crystal structure against 3D electron diffraction data integrated by DIALS.
+
+Electrons are scattered so strongly that intensities follow many-beam (dynamical) theory. This
+program simulates them by the Bloch-wave equations, together with a neural network that learns
+the distribution of the crystal's thickness as a function of the rotation angle, and refines the
+structure, thickness, orientation and scales together by one gradient.
+
+It reads the experiments and reflections that dials.integrate or dials.scale has written (raw
+intensities are used in both cases) and a starting structure as CIF, SHELX .ins or .res, or PDB.
+It writes the refined structure with standard uncertainties, the experiments with the refined
+orientation, the reflections with calculated intensities, and a summary as JSON.
+
+The hand of the structure is used as given: the space group of the experiments is no evidence
+of it and is never used to invert or reindex anything.
+
+Examples::
+
+  dials.hybrid_refine integrated.expt integrated.refl model.cif
+
+  dials.hybrid_refine scaled.expt scaled.refl model.ins d_min=0.7 nproc=4
+
+  dials.hybrid_refine integrated.expt integrated.refl model.cif thickness.model=constant
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+import iotbx.phil
+import libtbx
+from dials.array_family import flex
+from dials.util import log, show_mail_handle_errors
+from dials.util.version import dials_version
+from dxtbx.model import Experiment, ExperimentList
+from libtbx.utils import Sorry
+
+from dials_hybrid_refine import __version__
+from dials_hybrid_refine.diffraction.observations import Observations
+from dials_hybrid_refine.diffraction.propagation import PropagationSettings
+from dials_hybrid_refine.diffraction.scan import ScanGeometry
+from dials_hybrid_refine.io.command_input import (
+    INPUT_PHIL,
+    CommandInput,
+    check_belonging,
+    exactly_one,
+    parse_command_line,
+    read_experiment,
+    read_reflections,
+)
+from dials_hybrid_refine.io.dials_versions import cpu_count
+from dials_hybrid_refine.io.experiments import scan_geometry
+from dials_hybrid_refine.io.output_files import check_writable, write_atomically
+from dials_hybrid_refine.io.refined_cif import CifContext, refined_cif
+from dials_hybrid_refine.io.refined_experiments import with_orientation_correction
+from dials_hybrid_refine.io.refined_reflections import with_calculated
+from dials_hybrid_refine.io.reflections import (
+    Exclusion,
+    ReflectionFilter,
+    check_positions,
+    read_observations,
+)
+from dials_hybrid_refine.io.structure import StructureFile, read_structure
+from dials_hybrid_refine.io.summary_json import InputFiles, as_text, summary
+from dials_hybrid_refine.io.symmetry import check_compatible, unique_indices
+from dials_hybrid_refine.models.choose import ThicknessOptions
+from dials_hybrid_refine.models.structure import RefinedParameters
+from dials_hybrid_refine.refinement.program import (
+    BeamOptions,
+    OrientationOptions,
+    RefinementOptions,
+    run_refinement,
+)
+from dials_hybrid_refine.refinement.refine import Controls, Schedule
+from dials_hybrid_refine.refinement.result import Iteration, Result
+from dials_hybrid_refine.refinement.weights import Weighting
+from dials_hybrid_refine.report import log_tables
+
+logger = logging.getLogger("dials.hybrid_refine")
+
+phil_scope = iotbx.phil.parse(
+    INPUT_PHIL
+    + """
+d_min = None
+  .type = float(value_min=0)
+  .help = "Reflections with a smaller spacing (Angstrom) are not used."
+d_max = None
+  .type = float(value_min=0)
+  .help = "Reflections with a larger spacing (Angstrom) are not used."
+intensity = *profile sum
+  .type = choice
+  .help = "Profile-fitted or summed intensities. Each has its own window of rotation."
+reflections {
+  min_zeta = 0.05
+    .type = float(value_min=0, value_max=1)
+    .help = "Reflections whose |zeta| is smaller lie near the rotation axis and are excluded."
+  max_window = 4.0
+    .type = float(value_min=0)
+    .help = "Reflections that take more than this many degrees to pass are excluded."
+  min_partiality = 0.99
+    .type = float(value_min=0, value_max=1)
+    .help = "Reflections of which a smaller part was recorded are excluded."
+    .expert_level = 1
+}
+structure {
+  sites = True
+    .type = bool
+    .help = "Refine the coordinates."
+  displacements = True
+    .type = bool
+    .help = "Refine the displacement parameters, isotropic or anisotropic as in the input."
+  occupancies = False
+    .type = bool
+    .help = "Refine the occupancies."
+}
+thickness {
+  model = *neural constant per_image
+    .type = choice
+    .help = "neural: a distribution that a neural network gives for each rotation angle."
+            "constant: one thickness. per_image: one thickness for each image."
+  start = Auto
+    .type = float(value_min=10)
+    .help = "Mean thickness (Angstrom) to start from. Auto: the best of a scan."
+  max = Auto
+    .type = float(value_min=100)
+    .help = "Thickest crystal considered (Angstrom). Auto: found by the scan."
+  node_distance = 50
+    .type = float(value_min=5)
+    .help = "Distance (Angstrom) between the thicknesses of the neural distribution."
+    .expert_level = 1
+  resolution = 10
+    .type = float(value_min=0.5)
+    .help = "Degrees of rotation over which the neural distribution can change."
+    .expert_level = 1
+  smoothness = 20
+    .type = float(value_min=0)
+    .help = "Weight of the prior that keeps the neural distribution smooth."
+    .expert_level = 1
+}
+orientation {
+  refine = True
+    .type = bool
+    .help = "Refine a smooth correction of the crystal's orientation."
+  knot_distance = 4
+    .type = float(value_min=0.1)
+    .help = "Degrees of rotation between the knots of the correction."
+    .expert_level = 1
+  expected_size = 0.05
+    .type = float(value_min=1e-6)
+    .help = "Prior standard deviation of the correction in degrees."
+    .expert_level = 1
+  expected_change = 0.02
+    .type = float(value_min=1e-6)
+    .help = "Prior standard deviation of its second differences between knots in degrees."
+    .expert_level = 1
+}
+absorption {
+  model = *none proportional
+    .type = choice
+    .help = "proportional: the imaginary potential is a refined share of the real one."
+  ratio = 0.05
+    .type = float(value_min=1e-6, value_max=1)
+    .help = "Starting value of that share."
+}
+scale {
+  variation = 0.15
+    .type = float(value_min=1e-4)
+    .help = "Prior standard deviation of the relative change of scale over one degree."
+    .expert_level = 1
+}
+beams {
+  g_max = Auto
+    .type = float(value_min=0.1)
+    .help = "Beams up to this |g| (1/Angstrom). Auto: 1.15 times that of the data."
+  s_max = 0.012
+    .type = float(value_min=1e-4)
+    .help = "Beams within this distance of the Ewald sphere (1/Angstrom) take part."
+  tilt_step = Auto
+    .type = float(value_min=1e-3)
+    .help = "Degrees between the orientations that sample rocking curves. Auto: from resolution"
+            "and thickness."
+  block_width = 1.0
+    .type = float(value_min=0.01)
+    .help = "Degrees of rotation over which one list of beams is used."
+    .expert_level = 1
+}
+weighting {
+  instability = 0.05
+    .type = float(value_min=0)
+    .help = "u in the variance sigma^2 + (u I)^2 of an intensity."
+  outlier_threshold = 4.0
+    .type = float(value_min=1)
+    .help = "Reflections are rejected whose residual exceeds this many robust standard deviations."
+  max_rejected = 0.05
+    .type = float(value_min=0, value_max=0.5)
+    .help = "Largest share of reflections that may be rejected."
+}
+held_out {
+  fraction = 0.05
+    .type = float(value_min=0, value_max=0.5)
+    .help = "Share of the reflections, with all their symmetry mates, that is never refined"
+            "against and shows whether the fit is honest."
+}
+refinement {
+  max_cycles = 6
+    .type = int(value_min=1)
+    .help = "Most cycles with the full calculation."
+  max_steps = 20
+    .type = int(value_min=1)
+    .help = "Most steps in a cycle."
+    .expert_level = 1
+  coarse_steps = 12
+    .type = int(value_min=1)
+    .help = "Most steps with the coarse calculation before."
+    .expert_level = 1
+  tolerance = 1e-3
+    .type = float(value_min=1e-9)
+    .help = "A stage ends when a step lowers the loss by less than this share of it."
+    .expert_level = 1
+}
+seed = 0
+  .type = int(value_min=0)
+  .help = "Seed of the held-out selection and of the network. Same seed, same result."
+precision = *single double
+  .type = choice
+  .help = "Precision of the simulation; single has an error of about 1e-6 of the incident beam."
+  .expert_level = 1
+device = *auto cpu cuda
+  .type = choice
+  .help = "Where to compute. auto: a CUDA device if there is one."
+nproc = Auto
+  .type = int(value_min=1)
+  .help = "Number of threads. Auto: as many as there are processors."
+  .expert_level = 1
+output {
+  structure = hybrid_refined.cif
+    .type = path
+    .help = "The refined structure. None: not written; so for all output files."
+  experiments = hybrid_refined.expt
+    .type = path
+    .help = "The experiments with the refined orientation."
+  reflections = hybrid_refined.refl
+    .type = path
+    .help = "The reflections with calculated intensity, scale, weight and status."
+  json = dials.hybrid_refine.json
+    .type = path
+    .help = "Machine-readable summary."
+  log = dials.hybrid_refine.log
+    .type = path
+}
+""",
+    process_includes=True,
+)
+
+
+@dataclass(frozen=True)
+class InputData:
+    """What the files hold, checked."""
+
+    experiment: Experiment
+    table: flex.reflection_table
+    model: StructureFile
+    scan: ScanGeometry
+    observations: Observations
+    exclusion: Exclusion
+    files: InputFiles
+
+
+def read_input(command: CommandInput) -> InputData:
+    """Read the three files and check that they fit each other; notes go to the log.
+
+    Raises:
+        ValueError: one sentence that names the file or parameter and the remedy.
+    """
+    remedy = "dials.hybrid_refine needs an .expt, a .refl and a structure file"
+    expt = exactly_one(command.experiments, "experiments file", remedy)
+    refl = exactly_one(command.reflections, "reflection file", remedy)
+    cif = exactly_one(command.structures, "structure file", remedy)
+    params = command.params
+    experiment = read_experiment(expt)
+    with _naming(expt):
+        scan = scan_geometry(experiment)
+    model = read_structure(cif)
+    for warning in model.warnings:
+        logger.warning("%s: %s", cif, warning)
+    for message in check_compatible(model.structure, experiment.crystal.get_crystal_symmetry()):
+        logger.info("%s", message)
+    table = read_reflections(refl)
+    check_belonging(table, experiment, (refl, expt))
+    selection = ReflectionFilter(
+        intensity=params.intensity,
+        min_zeta=params.reflections.min_zeta,
+        max_window=params.reflections.max_window,
+        min_partiality=params.reflections.min_partiality,
+        d_min=params.d_min,
+        d_max=params.d_max,
+    )
+    with _naming(refl):
+        observations, exclusion = read_observations(table, experiment, scan, selection)
+        check_positions(observations, scan, expt)
+    logger.info("\n%s", log_tables.exclusion_table(len(table), exclusion.counts, len(observations)))
+    return InputData(
+        experiment,
+        table,
+        model,
+        scan,
+        replace(observations, unique_index=unique_indices(observations.hkl, model.structure)),
+        exclusion,
+        InputFiles([expt], [refl], cif),
+    )
+
+
+@contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """Put the file's name before the text of an error."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _auto(value: Any) -> Any:
+    return None if value is libtbx.Auto else value
+
+
+def _device(name: str) -> str:
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise ValueError("device=cuda: torch finds no CUDA device here; use device=cpu")
+    return "cuda" if available and name != "cpu" else "cpu"
+
+
+def refinement_options(params: Any) -> RefinementOptions:
+    """The options of the refinement from the PHIL parameters.
+
+    Raises:
+        ValueError: for a device that is not there.
+    """
+    thickness, orientation = params.thickness, params.orientation
+    return RefinementOptions(
+        thickness=ThicknessOptions(
+            model=thickness.model,
+            largest=_auto(thickness.max),
+            node_distance=thickness.node_distance,
+            resolution=thickness.resolution,
+            smoothness=thickness.smoothness,
+        ),
+        thickness_start=_auto(thickness.start),
+        beams=BeamOptions(
+            g_max=_auto(params.beams.g_max),
+            s_max=params.beams.s_max,
+            tilt_step=_auto(params.beams.tilt_step),
+            block_width=params.beams.block_width,
+        ),
+        orientation=OrientationOptions(
+            orientation.refine,
+            orientation.knot_distance,
+            orientation.expected_size,
+            orientation.expected_change,
+        ),
+        structure=RefinedParameters(
+            params.structure.sites, params.structure.displacements, params.structure.occupancies
+        ),
+        absorption=params.absorption.model,
+        absorption_ratio=params.absorption.ratio,
+        scale_variation=params.scale.variation,
+        weighting=Weighting(
+            params.weighting.instability,
+            params.weighting.outlier_threshold,
+            params.weighting.max_rejected,
+        ),
+        held_out_fraction=params.held_out.fraction,
+        seed=params.seed,
+        schedule=Schedule(
+            params.refinement.coarse_steps,
+            params.refinement.max_cycles,
+            params.refinement.max_steps,
+            params.refinement.tolerance,
+        ),
+        propagation=PropagationSettings(
+            dtype=torch.complex64 if params.precision == "single" else torch.complex128,
+            n_threads=_auto(params.nproc) or cpu_count(),
+            device=_device(params.device),
+        ),
+    )
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[Callable[[], bool]]:
+    """A function that tells whether Ctrl-C was pressed or SIGTERM came since."""
+    stop = threading.Event()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        logger.warning("Interrupted: stopping after the current step")
+        stop.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield stop.is_set
+        return
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop.is_set
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def show_iterations(most: int) -> Iterator[Callable[[Iteration], None]]:
+    """A function that logs iterations, with a progress bar on a terminal."""
+    logger.info("\n%s", log_tables.ITERATION_HEADER)
+    with tqdm(total=most, disable=None, leave=False, unit="step") as bar:
+
+        def show(iteration: Iteration) -> None:
+            with tqdm.external_write_mode():
+                logger.info("%s", log_tables.iteration_line(iteration))
+            bar.update()
+
+        yield show
+
+
+def log_result(result: Result) -> None:
+    """The final tables."""
+    if result.rejected.any():
+        logger.info("\nRejected as outliers (worst first):\n%s", log_tables.outlier_table(result))
+    logger.info("\nExperiment along the scan:\n%s", log_tables.profile_table(result))
+    if result.absorption_ratio is not None:
+        logger.info("Absorption: U'/U = %.4f", result.absorption_ratio)
+    logger.info("\nRefined structure:\n%s", log_tables.structure_table(result))
+    logger.info("\nStatus: %s\n%s", result.status, log_tables.statistics_table(result))
+    logger.info("%s", log_tables.definitions())
+
+
+def write_output(params: Any, data: InputData, result: Result) -> None:
+    """Write the files of the ``output`` scope.
+
+    Raises:
+        ValueError: if a file cannot be written.
+    """
+    output = params.output
+    writers: list[tuple[str, str | None, Callable[[str], object]]] = []
+    context = CifContext(data.scan.wavelength, params.weighting.instability)
+
+    def write_cif(path: str) -> None:
+        with open(path, "w") as stream:
+            refined_cif(result, context).show(out=stream)
+
+    def write_json(path: str) -> None:
+        content = summary(result, data.files, data.exclusion.counts, params.seed)
+        with open(path, "w") as stream:
+            stream.write(as_text(content))
+
+    correction = _correction_at(result, data.scan)
+    refined = ExperimentList([with_orientation_correction(data.experiment, data.scan, correction)])
+    writers = [
+        ("structure", output.structure, write_cif),
+        # written from here so that dxtbx records this program in the history of the file
+        ("experiments", output.experiments, lambda path: refined.as_file(path)),
+        (
+            "reflections",
+            output.reflections,
+            lambda path: with_calculated(data.table, result, data.exclusion).as_file(path),
+        ),
+        ("summary", output.json, write_json),
+    ]
+    for what, path, write in writers:
+        if path is not None:
+            logger.info("Saving the %s to %s", what, path)
+            write_atomically(path, write)
+
+
+def _correction_at(result: Result, scan: ScanGeometry) -> np.ndarray:
+    """Orientation correction (p, 3) in radians at the scan points, from the block centres."""
+    profiles = result.profiles
+    columns = [
+        np.interp(scan.phi_points, profiles.phi, profiles.orientation[:, k]) for k in range(3)
+    ]
+    return np.radians(np.stack(columns, axis=-1))
+
+
+def _check_output(params: Any) -> None:
+    paths = [p for p in vars(params.output).values() if isinstance(p, str) and p]
+    for path in paths:
+        check_writable(path)
+    doubled = sorted({p for p in paths if paths.count(p) > 1})
+    if doubled:
+        raise ValueError(f"two output files have the same name {doubled[0]}: choose another")
+
+
+@show_mail_handle_errors()
+def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
+    """Run the program with command-line arguments (default: those of the process)."""
+    usage = "dials.hybrid_refine [options] integrated.expt integrated.refl model.cif"
+    arguments = list(sys.argv[1:] if args is None else args)
+    try:
+        command = parse_command_line(phil, usage, __doc__, arguments or ["-h"])
+        _check_output(command.params)
+        log.config(verbosity=command.verbosity, logfile=command.params.output.log)
+        logger.info("%s, dials.hybrid_refine %s", dials_version(), __version__)
+        if command.changed:
+            logger.info("The following parameters have been modified:\n\n%s", command.changed)
+        data = read_input(command)
+        options = refinement_options(command.params)
+        most = (
+            options.schedule.coarse_steps
+            + options.schedule.cycles * options.schedule.steps_per_cycle
+        )
+        with stop_on_signal() as should_stop, show_iterations(most) as observer:
+            result = run_refinement(
+                [data.scan],
+                data.observations,
+                data.model.structure,
+                options,
+                Controls(observer, should_stop),
+                data.model.shelx_constraints,
+            )
+        log_result(result)
+        write_output(command.params, data, result)
+    except ValueError as error:
+        raise Sorry(str(error)) from error
+    if result.status == "interrupted":
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,207 @@
+"""From command-line arguments to parameters and input files, each failure a clear sentence."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import libtbx.phil
+from dials.array_family import flex
+from dials.util.options import ArgumentParser
+from dxtbx.model import Experiment
+from dxtbx.model.experiment_list import ExperimentListFactory
+from libtbx.utils import Sorry
+
+_EXPERIMENT_SUFFIXES = {".expt", ".json"}
+_REFLECTION_SUFFIXES = {".refl", ".pickle", ".mpack", ".h5"}
+
+#: for ``include scope``: where files may be named beside the positional arguments
+INPUT_PHIL = """
+input {
+  experiments = None
+    .type = path
+    .multiple = True
+    .help = "The experiments file (.expt) that dials.integrate or dials.scale has written."
+  reflections = None
+    .type = path
+    .multiple = True
+    .help = "The reflection file (.refl) with the integrated intensities."
+  structure = None
+    .type = path
+    .help = "The starting structure: CIF, SHELX .ins or .res, or PDB."
+}
+"""
+
+
+@dataclass(frozen=True)
+class CommandInput:
+    """Parameters and the names of the input files.
+
+    ``params`` is the PHIL extract, ``changed`` the parameters that differ from their defaults.
+    """
+
+    params: Any
+    verbosity: int
+    changed: str
+    experiments: tuple[str, ...]
+    reflections: tuple[str, ...]
+    structures: tuple[str, ...]
+
+
+class Parser(ArgumentParser):
+    """DIALS' parser, whose errors are ValueErrors instead of a usage text and exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message)
+
+
+def parse_command_line(
+    scope: libtbx.phil.scope, usage: str, epilog: str, args: Sequence[str]
+) -> CommandInput:
+    """Parse arguments; file names are sorted by suffix (anything unknown is a structure).
+
+    Raises:
+        ValueError: for an unknown parameter, a value of the wrong type or a missing file.
+        SystemExit: after -h, -c and the like.
+    """
+    parser = Parser(usage=usage, phil=scope, epilog=epilog)
+    try:
+        params, options, unhandled = parser.parse_args(
+            args=list(args), show_diff_phil=False, return_unhandled=True
+        )
+    except (RuntimeError, Sorry) as error:
+        # DIALS 3.12 lets errors of PHIL through; newer versions call error()
+        raise ValueError(_first_line(error)) from error
+    except SystemExit as error:
+        if error.code in (0, None):
+            raise
+        raise ValueError(f"the arguments are not understood: {error.code}") from error
+    files: dict[str, list[str]] = {
+        "experiments": [name for name in params.input.experiments if name],
+        "reflections": [name for name in params.input.reflections if name],
+        "structures": [params.input.structure] if getattr(params.input, "structure", None) else [],
+    }
+    for argument in unhandled:
+        if "=" in argument and not Path(argument).exists():
+            raise ValueError(_explain_parameter(argument, scope))
+        suffix = Path(argument).suffix.lower()
+        if suffix in _EXPERIMENT_SUFFIXES:
+            files["experiments"].append(argument)
+        elif suffix in _REFLECTION_SUFFIXES:
+            files["reflections"].append(argument)
+        elif argument.startswith("-"):
+            raise ValueError(f"the option {argument} is unknown: -h lists the options")
+        else:
+            files["structures"].append(argument)
+    for name in (name for names in files.values() for name in names):
+        if not Path(name).is_file():
+            raise ValueError(f"the file {name} does not exist: check its name and directory")
+    return CommandInput(
+        params=params,
+        verbosity=options.verbose,
+        changed=parser.diff_phil.as_str(),
+        experiments=tuple(files["experiments"]),
+        reflections=tuple(files["reflections"]),
+        structures=tuple(files["structures"]),
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    text = (
+        str(error)
+        .strip()
+        .removeprefix("Please report this error to dials-support@lists.sourceforge.net:")
+    )
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+def _explain_parameter(argument: str, scope: libtbx.phil.scope) -> str:
+    name, value = (part.strip() for part in argument.split("=", 1))
+    known = [definition.path for definition in scope.all_definitions()]
+    if any(path == name or path.endswith(f".{name}") for path in known):
+        return f"the value {value!r} does not suit the parameter {name}: -c -a 2 describes it"
+    short = {path.split(".")[-1]: path for path in known} | {path: path for path in known}
+    close = difflib.get_close_matches(name, list(short), n=1)
+    hint = f"did you mean {short[close[0]]}?" if close else "-c lists all parameters"
+    return f"there is no parameter {name}: {hint}"
+
+
+def exactly_one(names: Sequence[str], what: str, remedy: str) -> str:
+    """The only name of a kind of file.
+
+    Raises:
+        ValueError: if there is none or more than one.
+    """
+    if not names:
+        raise ValueError(f"no {what} was given: {remedy}")
+    if len(names) > 1:
+        raise ValueError(f"{len(names)} {what}s were given ({', '.join(names)}): give one")
+    return names[0]
+
+
+def read_experiment(path: str) -> Experiment:
+    """The only experiment of a file.
+
+    Raises:
+        ValueError: if the file is no experiments file, or holds none or several.
+    """
+    try:
+        experiments = ExperimentListFactory.from_json_file(path, check_format=False)
+    except Exception as error:  # dxtbx raises many kinds for files that are not what they seem
+        raise ValueError(
+            f"{path} is not a readable experiments file ({_first_line(error)}): give the .expt "
+            "file that dials.integrate has written"
+        ) from error
+    if len(experiments) == 0:
+        raise ValueError(f"{path} holds no experiments: give the .expt file of dials.integrate")
+    if len(experiments) > 1:
+        raise ValueError(
+            f"{path} holds {len(experiments)} experiments: several crystals cannot be refined "
+            "together yet, so choose one (dials.split_experiments writes a file for each)"
+        )
+    return experiments[0]
+
+
+def read_reflections(path: str) -> flex.reflection_table:
+    """A reflection table.
+
+    Raises:
+        ValueError: if the file is no reflection file or is empty.
+    """
+    try:
+        table = flex.reflection_table.from_file(path)
+    except Exception as error:  # msgpack, pickle and HDF5 each raise their own kinds
+        raise ValueError(
+            f"{path} is not a readable reflection file ({_first_line(error)}): give the .refl "
+            "file that dials.integrate has written"
+        ) from error
+    if len(table) == 0:
+        raise ValueError(f"{path} holds no reflections: give the .refl file of dials.integrate")
+    return table
+
+
+def check_belonging(
+    table: flex.reflection_table, experiment: Experiment, names: tuple[str, str]
+) -> None:
+    """Whether a reflection table belongs to an experiment, by their identifiers.
+
+    Raises:
+        ValueError: names both files.
+    """
+    identifiers = set(dict(table.experiment_identifiers()).values())
+    if "id" in table:
+        ids = set(table["id"]) - {-1}
+        if len(ids) > 1:
+            raise ValueError(
+                f"{names[0]} holds reflections of {len(ids)} experiments but {names[1]} only one: "
+                "give files that belong together"
+            )
+    if identifiers and experiment.identifier and experiment.identifier not in identifiers:
+        raise ValueError(
+            f"{names[0]} and {names[1]} do not belong together (their experiment identifiers "
+            "differ): give the two files that one DIALS program has written"
+        )

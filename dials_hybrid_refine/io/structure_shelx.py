@@ -1,0 +1,195 @@
+"""SHELX .ins and .res files to a structure and its constraints.
+
+The instructions that describe the model are put in the form that iotbx reads; all others are
+left out, named to the user where they would have changed the refinement.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import iotbx.shelx
+from cctbx import sgtbx
+from iotbx import builders
+
+from dials_hybrid_refine.io.structure_atoms import (
+    LoadedStructure,
+    ModelError,
+    element_of_type,
+    make_symmetry,
+    replaced_types,
+)
+
+#: what would change the model or its refinement, if it were applied
+_NOT_APPLIED = frozenset(
+    "EADP EXYZ SAME SUMP BUMP DFIX DANG FLAT CHIV SADI SIMU DELU RIGU ISOR NCSY XNPD DEFS HFIX ANIS "
+    "MOVE FRAG TWIN BASF EXTI SWAT SPEC NEUT ABIN".split()
+)
+_OTHER = frozenset(
+    "ACTA ANSC ANSR BEDE BIND BLOC BOND CGLS CONF CONN DAMP DISP END EQIV ESEL FEND FMAP FREE GRID HOPE "
+    "HTAB L.S. LAUE LIST LONE MERG MOLE MORE MPLA MUST OMIT PATT PLAN PRIG REM RTAB SHEL SIZE STIR TEMP "
+    "TEXP TIME TITL TREF TWST UNIT WGHT WIGL WPDB ZERR".split()
+)
+#: groups AFIX m that iotbx turns into constraints
+_RIDING_GROUPS = frozenset((1, 2, 3, 4, 8, 9, 13, 14, 15, 16))
+
+
+def read_shelx(text: str) -> LoadedStructure:
+    """The structure of a SHELX file with those constraints that iotbx understands.
+
+    Raises:
+        ModelError: if what the file says cannot be used.
+        Exception: whatever iotbx raises where the text is not a SHELX file.
+    """
+    instructions = _sort(text)
+    symmetry = make_symmetry(instructions.cell, instructions.space_group)
+    rewritten = instructions.rewritten()
+    model = iotbx.shelx.parse_smtbx_refinement_model(file=io.StringIO(rewritten))
+    # iotbx moves atoms onto special positions: read again without, for the sites as given
+    plain = builders.crystal_structure_builder(set_grad_flags=False, min_distance_sym_equiv=0)
+    stream = iotbx.shelx.command_stream(file=io.StringIO(rewritten))
+    stream = iotbx.shelx.crystal_symmetry_parser(stream, plain)
+    iotbx.shelx.atom_parser(stream.filtered_commands(), plain).parse()
+    if not model.structure.is_similar_symmetry(symmetry):
+        raise ModelError("the symmetry is not understood: check CELL, LATT and SYMM")
+    for scatterer, label in zip(model.structure.scatterers(), instructions.labels):
+        scatterer.label = label  # iotbx has put it in upper case
+    return LoadedStructure(
+        structure=model.structure,
+        given_sites=list(plain.structure.sites_frac()),
+        shelx_constraints=list(model.constraints),
+        warnings=tuple(instructions.warnings()),
+        unsupported=tuple(sorted(instructions.unsupported)),
+    )
+
+
+@dataclass
+class _Instructions:
+    """The instructions of a file, sorted by what becomes of them."""
+
+    cell: list[float] = field(default_factory=list)
+    lattice: list[str] = field(default_factory=list)
+    elements: list[str] = field(default_factory=list)
+    types: dict[str, str] = field(default_factory=dict)
+    labels: list[str] = field(default_factory=list)
+    model: list[str] = field(default_factory=list)
+    unsupported: set[str] = field(default_factory=set)
+    n_peaks: int = 0
+    complete: bool = False
+
+    @property
+    def space_group(self) -> sgtbx.space_group:
+        group = sgtbx.space_group()
+        for line in self.lattice:
+            name, _, value = line.partition(" ")
+            if name == "SYMM":
+                group.expand_smx(sgtbx.rt_mx(value.replace(" ", "")))
+                continue
+            if int(value) > 0:
+                group.expand_inv(sgtbx.tr_vec((0, 0, 0)))
+            group.expand_conventional_centring_type("*PIRFABC"[abs(int(value))])
+        return group
+
+    def rewritten(self) -> str:
+        cell = "CELL 0.02 " + " ".join(repr(v) for v in self.cell)  # the wavelength is not used
+        lines = [cell, *self.lattice, "SFAC " + " ".join(self.elements), *self.model, "HKLF 4"]
+        return "\n".join(lines) + "\n"
+
+    def warnings(self) -> list[str]:
+        found = replaced_types(self.types)
+        if self.n_peaks:
+            found.append(f"{self.n_peaks} peaks (Q) in the list of atoms are left out")
+        if self.unsupported:
+            names = ", ".join(sorted(self.unsupported))
+            found.append(f"these SHELX instructions are not applied: {names}")
+        return found
+
+
+def _logical_lines(text: str) -> Iterator[str]:
+    """Instructions with their continuation lines, without comments."""
+    pending = ""
+    for raw in text.splitlines():
+        if not pending and (not raw.strip() or raw[0].isspace()):
+            continue
+        is_text = not pending and raw[:4].upper() in ("TITL", "REM ")
+        line = raw if is_text else pending + raw.split("!")[0].rstrip()
+        pending = ""
+        if line.endswith("=") and not is_text:
+            pending = line[:-1] + " "
+            continue
+        yield line.strip()
+    if pending:
+        raise ModelError("the last instruction is not complete: the file is truncated")
+
+
+def _sort(text: str) -> _Instructions:
+    """Sort the instructions of a file.
+
+    Raises:
+        ModelError: for missing instructions.
+    """
+    found = _Instructions()
+    in_fragment = False
+    for line in _logical_lines(text):
+        words = line.split()
+        if not words:
+            continue
+        name = words[0].upper().partition("_")[0][:4] if "_" in words[0] else words[0].upper()
+        if in_fragment or name == "FRAG":
+            found.unsupported.add("FRAG")
+            in_fragment = name != "FEND"
+        elif name in ("HKLF", "END"):
+            found.complete = True
+            break
+        else:
+            _take(found, name, words)
+    for missing, value in (("CELL (the unit cell)", found.cell), ("SFAC", found.elements)):
+        if not value:
+            raise ModelError(f"the instruction {missing} is missing: the file is not complete")
+    if not any(line.startswith("LATT") for line in found.lattice):
+        raise ModelError("no symmetry was found: add LATT and SYMM instructions")
+    if not found.labels:
+        raise ModelError("no atoms were found: give a file with the structure's atomic coordinates")
+    if not found.complete:
+        raise ModelError("neither HKLF nor END was found: the file is truncated")
+    return found
+
+
+def _take(found: _Instructions, name: str, words: list[str]) -> None:
+    """Put one instruction in its place."""
+    arguments = words[1:]
+    if name == "CELL":
+        found.cell = [float(v) for v in arguments[1:7]]
+        if len(found.cell) != 6:
+            raise ModelError("the instruction CELL needs a wavelength and six numbers: complete it")
+    elif name in ("LATT", "SYMM"):
+        found.lattice.append(f"{name} {' '.join(arguments)}")
+    elif name == "SFAC":
+        with_coefficients = len(arguments) > 1 and re.match(r"[-+.\d]", arguments[1])
+        for symbol in arguments[:1] if with_coefficients else arguments:
+            found.types[symbol] = element_of_type(symbol.lstrip("$"))
+            found.elements.append(found.types[symbol])
+    elif name in ("FVAR", "PART", "RESI"):
+        found.model.append(" ".join([name, *arguments]))
+    elif name == "AFIX":
+        number = int(float(arguments[0])) if arguments else 0
+        if number and number // 10 not in _RIDING_GROUPS:
+            found.unsupported.add(f"AFIX {number}")
+        elif len(arguments) > 2:
+            found.unsupported.add("AFIX with occupancy or U")
+        found.model.append(" ".join(["AFIX", *arguments[:2]]))
+    elif name in _NOT_APPLIED:
+        found.unsupported.add(name)
+    elif name.startswith("+"):
+        found.unsupported.add("+file")
+    elif name in _OTHER:
+        pass
+    elif re.fullmatch(r"Q\d+", name):
+        found.n_peaks += 1
+    else:
+        found.labels.append(words[0])
+        defaults = {4: ["11.0", "0.05"], 5: ["0.05"]}  # occupancy and U that SHELX assumes
+        found.model.append(" ".join([words[0], *arguments, *defaults.get(len(arguments), [])]))

@@ -1,0 +1,156 @@
+"""The machine-readable summary of a refinement, with stable keys."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from cctbx import adptbx
+
+from dials_hybrid_refine import __version__
+from dials_hybrid_refine.refinement.result import Result
+from dials_hybrid_refine.refinement.statistics import DEFINITIONS
+
+
+@dataclass(frozen=True)
+class InputFiles:
+    """Names of the files that were read, as given."""
+
+    experiments: Sequence[str]
+    reflections: Sequence[str]
+    structure: str
+
+    def sha256(self) -> dict[str, str]:
+        """SHA-256 of each file."""
+        names = [*self.experiments, *self.reflections, self.structure]
+        digests = {}
+        for name in names:
+            with open(name, "rb") as stream:
+                digests[name] = hashlib.sha256(stream.read()).hexdigest()
+        return digests
+
+
+def summary(
+    result: Result, files: InputFiles, n_excluded: Mapping[str, int], seed: int
+) -> dict[str, Any]:
+    """The summary as plain numbers, strings, lists and dictionaries; never NaN."""
+    statistics, profiles = result.statistics, result.profiles
+    content = {
+        "program": "dials.hybrid_refine",
+        "version": __version__,
+        "status": result.status,
+        "seed": seed,
+        "input": {
+            "experiments": list(files.experiments),
+            "reflections": list(files.reflections),
+            "structure": files.structure,
+            "sha256": files.sha256(),
+        },
+        "statistics": {
+            **asdict(statistics.used),
+            "n_rejected": statistics.n_rejected,
+            "n_excluded": dict(n_excluded),
+            "n_parameters": statistics.n_parameters,
+            "n_parameters_effective": statistics.n_parameters_effective,
+            "mr_obs": statistics.merged.mr_obs,
+            "mr_all": statistics.merged.mr_all,
+            "r_obs_held_out": statistics.held_out.r_obs,
+            "n_held_out": statistics.held_out.n_reflections,
+            "loss_start": statistics.loss_start,
+            "loss_final": statistics.loss_final,
+            "n_iterations": statistics.n_iterations,
+            "definitions": DEFINITIONS,
+        },
+        "structure": _structure(result),
+        "thickness": [
+            {"experiment": e, "phi": p, "mean": m, "std": s}
+            for e, p, m, s in zip(
+                profiles.experiment, profiles.phi, profiles.thickness_mean, profiles.thickness_std
+            )
+        ],
+        "orientation": [
+            {"experiment": e, "phi": p, "correction": c}
+            for e, p, c in zip(profiles.experiment, profiles.phi, profiles.orientation)
+        ],
+        "scale": [
+            {"experiment": e, "phi": p, "scale": k}
+            for e, p, k in zip(profiles.experiment, profiles.phi, profiles.scale)
+        ],
+        "absorption_ratio": result.absorption_ratio,
+        "absolute_structure": None,
+        "timing": asdict(result.timing),
+    }
+    plain = _plain(content)
+    assert isinstance(plain, dict)
+    return plain
+
+
+def _structure(result: Result) -> dict[str, Any]:
+    structure = result.structure
+    cell = structure.unit_cell()
+    su = _standard_uncertainties(result)
+    atoms = []
+    for scatterer, uncertainty in zip(structure.scatterers(), su):
+        atom = {
+            "label": scatterer.label,
+            "element": scatterer.element_symbol(),
+            "site": list(scatterer.site),
+            "site_su": uncertainty["site"],
+            "occupancy": scatterer.occupancy,
+        }
+        if scatterer.flags.use_u_aniso():
+            atom["u_cif"] = list(adptbx.u_star_as_u_cif(cell, scatterer.u_star))
+        else:
+            atom["u_iso"] = scatterer.u_iso
+        atom["u_su"] = uncertainty["u"]
+        atoms.append(atom)
+    return {
+        "space_group": str(structure.space_group_info()),
+        "unit_cell": list(cell.parameters()),
+        "atoms": atoms,
+    }
+
+
+def _standard_uncertainties(result: Result) -> list[dict[str, Any]]:
+    """For each atom s.u. of site (3) and of U (6 as U_cif, or 1); None where not refined."""
+    structure = result.structure
+    none: list[dict[str, Any]] = [{"site": None, "u": None} for _ in structure.scatterers()]
+    if result.covariance is None:
+        return none
+    sigma = np.sqrt(np.clip(np.diag(result.covariance), 0, None))
+    # U_ij(cif) = U*_ij / (a*_i a*_j): a factor for each component
+    to_cif = np.array(adptbx.u_star_as_u_cif(structure.unit_cell(), [1.0] * 6))
+    for i, indices in enumerate(structure.parameter_map()):
+        if indices.site >= 0:
+            none[i]["site"] = sigma[indices.site : indices.site + 3]
+        if indices.u_aniso >= 0:
+            none[i]["u"] = sigma[indices.u_aniso : indices.u_aniso + 6] * to_cif
+        elif indices.u_iso >= 0:
+            none[i]["u"] = sigma[indices.u_iso]
+    return none
+
+
+def _plain(value: Any) -> Any:
+    """Numbers, strings, None, lists and dictionaries only; not finite becomes None."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def as_text(content: Mapping[str, Any]) -> str:
+    """The summary as JSON text."""
+    return json.dumps(content, indent=2, allow_nan=False) + "\n"

@@ -1,0 +1,88 @@
+"""Which model describes each unknown: the one place where models are chosen by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dials_hybrid_refine.models.effects import Absorption, ProportionalAbsorption
+from dials_hybrid_refine.models.thickness.base import ThicknessModel
+from dials_hybrid_refine.models.thickness.constant import ConstantThickness
+from dials_hybrid_refine.models.thickness.neural import NeuralThickness
+from dials_hybrid_refine.models.thickness.per_image import PerImageThickness
+
+
+@dataclass(frozen=True)
+class ThicknessOptions:
+    """How thickness is modelled.
+
+    Attributes:
+        model: "neural", "constant" or "per_image".
+        largest: thickest node of the neural distribution in Angstrom; None: found from the data.
+        node_distance: between nodes, in Angstrom.
+        resolution: degrees over which the neural distribution can change.
+        smoothness: weight of its prior.
+        relative_change: prior of the per-image model on changes between images.
+    """
+
+    model: str = "neural"
+    largest: float | None = None
+    node_distance: float = 50.0
+    resolution: float = 10.0
+    smoothness: float = 20.0
+    relative_change: float = 0.2
+
+
+def thickness_model(
+    options: ThicknessOptions,
+    nodes: NDArray[np.float64],
+    start: NDArray[np.float64],
+    phi_ranges: Sequence[tuple[float, float]],
+    image_width: float,
+    seed: int,
+) -> ThicknessModel:
+    """A thickness model at its starting point.
+
+    Args:
+        nodes: shape (m,), thicknesses in Angstrom.
+        start: shape (m,), starting distribution on the nodes.
+        phi_ranges: first and last angle of each experiment in degrees.
+        image_width: rotation per image in degrees.
+        seed: of random starting weights.
+
+    Raises:
+        ValueError: for an unknown model.
+    """
+    mean = float(start @ nodes / start.sum())
+    if options.model == "neural":
+        # no node may start without any weight: the network could never give it some
+        mixed = start / start.sum() + 1e-3 / len(start)
+        return NeuralThickness(
+            nodes,
+            mixed,
+            phi_ranges,
+            resolution=options.resolution,
+            smoothness=options.smoothness,
+            seed=seed,
+        )
+    if options.model == "constant":
+        return ConstantThickness(mean, len(phi_ranges))
+    if options.model == "per_image":
+        return PerImageThickness(mean, phi_ranges, image_width, options.relative_change)
+    raise ValueError(f"there is no thickness model {options.model!r}")
+
+
+def absorption_model(name: str, ratio: float) -> Absorption | None:
+    """The absorption model of a name: "none" or "proportional" (starting at a ratio U'/U).
+
+    Raises:
+        ValueError: for an unknown model.
+    """
+    if name == "none":
+        return None
+    if name == "proportional":
+        return ProportionalAbsorption(ratio)
+    raise ValueError(f"there is no absorption model {name!r}")

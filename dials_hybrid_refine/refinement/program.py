@@ -1,0 +1,220 @@
+"""A whole refinement: from data and a starting structure to a Result."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from cctbx import xray
+
+from dials_hybrid_refine.diffraction.beams import BeamSelection
+from dials_hybrid_refine.diffraction.observations import Observations
+from dials_hybrid_refine.diffraction.propagation import PropagationSettings
+from dials_hybrid_refine.diffraction.scan import ScanGeometry
+from dials_hybrid_refine.models.choose import (
+    ThicknessOptions,
+    absorption_model,
+    thickness_model,
+)
+from dials_hybrid_refine.models.effects import CurveEffect
+from dials_hybrid_refine.models.hybrid import HybridModel
+from dials_hybrid_refine.models.orientation import SmoothOrientation
+from dials_hybrid_refine.models.structure import RefinedParameters, StructureModel
+from dials_hybrid_refine.models.thickness.constant import ConstantThickness
+from dials_hybrid_refine.refinement.held_out import choose_held_out
+from dials_hybrid_refine.refinement.refine import (
+    Controls,
+    Dataset,
+    Refinement,
+    Schedule,
+    build_simulator,
+    loss_weights,
+)
+from dials_hybrid_refine.refinement.result import Result
+from dials_hybrid_refine.refinement.settings import (
+    LARGEST_SCANNED,
+    coarse_selection,
+    fine_selection,
+    largest_node,
+    thickness_nodes,
+)
+from dials_hybrid_refine.refinement.summarise import summarise
+from dials_hybrid_refine.refinement.thickness_start import normal_distribution, scan_thickness
+from dials_hybrid_refine.refinement.weights import Weighting
+
+logger = logging.getLogger("dials.hybrid_refine.program")
+
+#: fewest reflections for each structural parameter
+_MIN_DATA_PER_PARAMETER = 2
+
+
+@dataclass(frozen=True)
+class BeamOptions:
+    """Limits of the many-beam calculation; None: chosen from the data (``settings``)."""
+
+    g_max: float | None = None
+    s_max: float = 0.012
+    tilt_step: float | None = None
+    block_width: float = 1.0
+
+
+@dataclass(frozen=True)
+class OrientationOptions:
+    """The orientation model; lengths along the scan and sizes in degrees."""
+
+    refine: bool = True
+    knot_distance: float = 4.0
+    expected_size: float = 0.05
+    expected_change: float = 0.02
+
+
+@dataclass(frozen=True)
+class RefinementOptions:
+    """Everything a refinement can be told, beside its data.
+
+    ``thickness_start`` (Angstrom) skips the scan for the basin. ``scale_variation`` is the
+    prior on the relative change of scale over one degree.
+    """
+
+    thickness: ThicknessOptions = field(default_factory=ThicknessOptions)
+    thickness_start: float | None = None
+    beams: BeamOptions = field(default_factory=BeamOptions)
+    orientation: OrientationOptions = field(default_factory=OrientationOptions)
+    structure: RefinedParameters = field(default_factory=RefinedParameters)
+    absorption: str = "none"
+    absorption_ratio: float = 0.05
+    scale_variation: float = 0.15
+    weighting: Weighting = field(default_factory=Weighting)
+    held_out_fraction: float = 0.05
+    seed: int = 0
+    schedule: Schedule = field(default_factory=Schedule)
+    propagation: PropagationSettings = field(default_factory=PropagationSettings)
+
+
+def run_refinement(
+    scans: Sequence[ScanGeometry],
+    observations: Observations,
+    structure: xray.structure,
+    options: RefinementOptions,
+    controls: Controls | None = None,
+    shelx_constraints: Sequence[Any] = (),
+    effects: Sequence[CurveEffect] = (),
+) -> Result:
+    """Refine a structure and the unknowns of the experiment together.
+
+    Args:
+        scans: geometry of each experiment.
+        observations: the data of all experiments.
+        structure: starting structure; it is not changed.
+        options: see there.
+        controls: who hears of each step and may stop the refinement.
+        shelx_constraints: constraints of ``smtbx.refinement.constraints``.
+        effects: further experimental effects, refined with the rest.
+
+    Raises:
+        ValueError: for too few reflections, or data that no beam of the calculation reaches.
+    """
+    started = time.monotonic()
+    phi_ranges = [scan.phi_range for scan in scans]
+    orientation = SmoothOrientation(
+        phi_ranges,
+        options.orientation.knot_distance,
+        options.orientation.expected_size,
+        options.orientation.expected_change,
+    )
+    orientation.requires_grad_(options.orientation.refine)
+    model = HybridModel(
+        StructureModel(structure, options.structure, shelx_constraints),
+        ConstantThickness(options.thickness_start or 500.0, len(scans)),
+        orientation,
+        absorption_model(options.absorption, options.absorption_ratio),
+        effects,
+    )
+    held_out = choose_held_out(observations.unique_index, options.held_out_fraction, options.seed)
+    data = Dataset(scans, observations, held_out)
+    _check_amount(int((~held_out).sum()), model.structure.n_parameters)
+    g_data = _largest_g(scans, observations)
+    coarse = coarse_selection(g_data)
+    thick, spread = _start_thickness(model, data, options, coarse, phi_ranges)
+    fine = fine_selection(
+        g_data,
+        thick,
+        options.beams.g_max,
+        options.beams.s_max,
+        options.beams.tilt_step,
+        options.beams.block_width,
+    )
+    logger.info(
+        "Beams to g_max %.2f 1/Angstrom, s_max %.3f 1/Angstrom, tilts every %.3f degrees",
+        fine.g_max,
+        fine.s_max,
+        fine.tilt_step,
+    )
+    refinement = Refinement(
+        data,
+        model,
+        options.propagation,
+        options.weighting,
+        options.scale_variation,
+        options.schedule,
+        controls or Controls(),
+        spread,
+    )
+    setup_seconds = time.monotonic() - started
+    refinement.run(coarse, fine)
+    return summarise(refinement, data, options.weighting, options.propagation, setup_seconds)
+
+
+def _check_amount(n_used: int, n_structural: int) -> None:
+    if n_used < _MIN_DATA_PER_PARAMETER * n_structural or n_used < 10:
+        raise ValueError(
+            f"only {n_used} reflections are left for {n_structural} structural parameters: give "
+            "more data, or refine fewer parameters (structure.displacements=False)"
+        )
+
+
+def _largest_g(scans: Sequence[ScanGeometry], observations: Observations) -> float:
+    """Largest |g| of the observations in 1/Angstrom."""
+    lengths = [
+        np.linalg.norm(observations.hkl[members] @ scan.crystal_settings[0].T, axis=1).max()
+        for i, scan in enumerate(scans)
+        if (members := observations.experiment == i).any()
+    ]
+    return float(max(lengths))
+
+
+def _start_thickness(
+    model: HybridModel,
+    data: Dataset,
+    options: RefinementOptions,
+    coarse: BeamSelection,
+    phi_ranges: Sequence[tuple[float, float]],
+) -> tuple[float, float]:
+    """Give the model its thickness; returns a thickness that few parts exceed (Angstrom), and the
+    residuals' spread."""
+    distance = options.thickness.node_distance
+    nodes = thickness_nodes(options.thickness.largest or LARGEST_SCANNED, distance)
+    simulator = build_simulator(data, model, coarse, options.propagation)
+    weights = loss_weights(data.observations, ~data.held_out, options.weighting, 1.0)
+    scan = scan_thickness(simulator, model, data.observations, weights, nodes)
+    mean, width = scan.best
+    spread = float(np.sqrt(scan.chi_square.min() / (~data.held_out).sum()))
+    if options.thickness_start is None:
+        logger.info("Thickness scan: best at %.0f +- %.0f Angstrom", mean, width)
+    else:
+        mean, width = options.thickness_start, 0.25 * options.thickness_start
+    nodes = thickness_nodes(options.thickness.largest or largest_node(mean), distance)
+    model.thickness = thickness_model(
+        options.thickness,
+        nodes,
+        normal_distribution(nodes, mean, width),
+        phi_ranges,
+        data.scans[0].image_width,
+        options.seed,
+    )
+    return mean + 2 * width, spread

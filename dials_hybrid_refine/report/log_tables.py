@@ -1,0 +1,130 @@
+"""Tables for the log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from cctbx import adptbx
+from dials.util import tabulate
+
+from dials_hybrid_refine.refinement.result import Iteration, Result
+from dials_hybrid_refine.refinement.statistics import DEFINITIONS
+
+#: the first line of the iterations, aligned with ``iteration_line``
+ITERATION_HEADER = f"{'stage':>9} {'step':>4} {'loss':>12} {'R_obs':>7} {'held out':>8} {'thickness':>9} {'time':>7}"
+
+
+def _factor(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def iteration_line(iteration: Iteration) -> str:
+    """One line of the convergence history: mean thickness in Angstrom, time in seconds."""
+    return (
+        f"{iteration.stage:>9} {iteration.number:>4} {iteration.loss:>12.2f} "
+        f"{_factor(iteration.r_obs):>7} {_factor(iteration.r_obs_held_out):>8} "
+        f"{iteration.mean_thickness:>9.0f} {iteration.seconds:>6.1f}s"
+    )
+
+
+def exclusion_table(n_total: int, counts: Mapping[str, int], n_left: int) -> str:
+    """How many reflections were read, excluded for each reason, and are left."""
+    rows = [["read", n_total], *([reason, -n] for reason, n in counts.items()), ["left", n_left]]
+    return tabulate(rows, ["reflections", "number"])
+
+
+def statistics_table(result: Result) -> str:
+    """The figures of merit."""
+    statistics = result.statistics
+    used, held = statistics.used, statistics.held_out
+    rows = [
+        ["reflections", used.n_reflections, held.n_reflections],
+        ["observed, I > 3 sigma", used.n_observed, held.n_observed],
+        ["R_obs", _factor(used.r_obs), _factor(held.r_obs)],
+        ["R_all", _factor(used.r_all), _factor(held.r_all)],
+        ["wR_all", _factor(used.wr_all), _factor(held.wr_all)],
+        ["GooF", "-" if used.gof is None else f"{used.gof:.2f}", ""],
+        ["MR_obs", _factor(statistics.merged.mr_obs), ""],
+        ["MR_all", _factor(statistics.merged.mr_all), ""],
+        ["rejected as outliers", statistics.n_rejected, ""],
+        ["parameters (effective)", f"{statistics.n_parameters} ({statistics.n_parameters_effective:.0f})", ""],
+    ]  # fmt: skip
+    return tabulate(rows, ["", "used", "held out"])
+
+
+def definitions() -> str:
+    """The definitions of the figures of merit."""
+    return "\n".join(f"  {text}" for text in DEFINITIONS.values())
+
+
+def structure_table(result: Result) -> str:
+    """Coordinates and equivalent isotropic U with standard uncertainties in brackets."""
+    structure = result.structure
+    cell = structure.unit_cell()
+    sigma = None
+    if result.covariance is not None:
+        sigma = np.sqrt(np.clip(np.diag(result.covariance), 0, None))
+    rows = []
+    for scatterer, indices in zip(structure.scatterers(), structure.parameter_map()):
+        site = [
+            _with_uncertainty(
+                x, sigma[indices.site + k] if sigma is not None and indices.site >= 0 else 0.0
+            )
+            for k, x in enumerate(scatterer.site)
+        ]
+        u = scatterer.u_iso
+        if scatterer.flags.use_u_aniso():
+            u = adptbx.u_star_as_u_iso(cell, scatterer.u_star)
+        rows.append([scatterer.label, *site, f"{u:.4f}", f"{scatterer.occupancy:.3f}"])
+    return tabulate(rows, ["atom", "x", "y", "z", "U_eq", "occ."], disable_numparse=True)
+
+
+def _with_uncertainty(value: float, su: float) -> str:
+    """A number with its s.u. in units of the last digit, as in 0.4697(2)."""
+    if not su > 0:
+        return f"{value:.5f}"
+    digits = min(6, max(0, int(np.ceil(-np.log10(su / 1.95)))))
+    return f"{value:.{digits}f}({round(su * 10**digits)})"
+
+
+def outlier_table(result: Result, most: int = 50) -> str:
+    """The rejected reflections, worst first, with the reason."""
+    observations = result.observations
+    rejected = np.flatnonzero(result.rejected)
+    worst = rejected[np.argsort(-np.abs(result.residual[rejected]), kind="stable")][:most]
+    rows = [
+        [
+            " ".join(str(i) for i in observations.hkl[i]),
+            f"{observations.phi[i]:.2f}",
+            f"{observations.intensity[i]:.1f}",
+            f"{observations.sigma[i]:.1f}",
+            f"{result.calculated[i]:.1f}",
+            f"{result.residual[i]:+.1f}",
+        ]
+        for i in worst
+    ]
+    return tabulate(
+        rows, ["h k l", "phi", "I observed", "sigma", "I calculated", "residual / E"], disable_numparse=True
+    )  # fmt: skip
+
+
+def profile_table(result: Result, every: float = 10.0) -> str:
+    """Thickness, orientation and scale along the scan, about every so many degrees."""
+    profiles = result.profiles
+    step = max(1, round(every / max(1e-6, float(np.median(np.diff(profiles.phi, prepend=0))))))
+    relative = profiles.scale / profiles.scale.mean()
+    rows = [
+        [
+            profiles.experiment[i],
+            f"{profiles.phi[i]:.1f}",
+            f"{profiles.thickness_mean[i]:.0f}",
+            f"{profiles.thickness_std[i]:.0f}",
+            " ".join(f"{c:+.3f}" for c in profiles.orientation[i]),
+            f"{relative[i]:.2f}",
+        ]
+        for i in range(0, len(profiles.phi), step)
+    ]
+    header = ["experiment", "phi", "thickness (A)", "std (A)", "orientation (deg)", "rel. scale"]
+    return tabulate(rows, header, disable_numparse=True)
