@@ -41,13 +41,13 @@ def composition_of(structure: xray.structure) -> CrystalComposition:
     """
     numbers = []
     for scatterer in structure.scatterers():
-        try:
-            numbers.append(tiny_pse.table(scatterer.element_symbol()).atomic_number())
-        except RuntimeError:
+        symbol = scatterer.element_symbol()
+        if symbol is None:
             raise ValueError(
                 f"atom {scatterer.label} has the scattering type {scatterer.scattering_type!r}, "
                 "which is not an element"
-            ) from None
+            )
+        numbers.append(tiny_pse.table(symbol).atomic_number())
     group = structure.space_group()
     operations = list(group.all_ops())
     cell = structure.unit_cell()
