@@ -1,0 +1,104 @@
+"""The smooth orientation correction, and scales in closed form."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.interpolate import CubicHermiteSpline
+
+from dials_hybrid_refine.models.orientation import SmoothOrientation
+from dials_hybrid_refine.models.scale import solve_scales
+
+UNIT = np.radians(0.05)
+
+
+def oriented(seed: int = 0) -> SmoothOrientation:
+    model = SmoothOrientation([(-50.0, 50.0), (0.0, 40.0)], knot_distance=4.0)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        model.knots.copy_(torch.randn(model.knots.shape, generator=generator).double())
+    return model
+
+
+def test_no_correction_at_the_start() -> None:
+    model = SmoothOrientation([(-50.0, 50.0)])
+    phi = torch.linspace(-50, 50, 7, dtype=torch.float64)[None]
+    assert (model(torch.zeros(1, dtype=torch.int64), phi) == 0).all()
+    assert (model.prior_residuals() == 0).all()
+
+
+@pytest.mark.parametrize("experiment, first, last", [(0, -50.0, 50.0), (1, 0.0, 40.0)])
+def test_passes_through_its_knots(experiment: int, first: float, last: float) -> None:
+    """In radians, in units of 0.05 degrees; the same number of knots on every scan."""
+    model = oriented()
+    phi = torch.linspace(first, last, model.knots.shape[1], dtype=torch.float64)[None]
+    found = model(torch.tensor([experiment]), phi)[0]
+    torch.testing.assert_close(found, UNIT * model.knots[experiment], rtol=0, atol=1e-12)
+
+
+def test_is_the_cubic_with_central_slopes_between_knots() -> None:
+    """Catmull-Rom, against scipy's Hermite spline; end knots count twice."""
+    model = oriented()
+    knots = model.knots[0].detach().numpy() * UNIT
+    padded = np.concatenate([knots[:1], knots, knots[-1:]])
+    spacing = 100 / (len(knots) - 1)
+    slopes = (padded[2:] - padded[:-2]) / (2 * spacing)
+    spline = CubicHermiteSpline(np.linspace(-50, 50, len(knots)), knots, slopes)
+    phi = np.linspace(-50, 50, 977)
+    found = model(torch.tensor([0]), torch.from_numpy(phi)[None])[0]
+    np.testing.assert_allclose(found.detach(), spline(phi), rtol=0, atol=1e-12)
+
+
+def test_prior_of_the_orientation() -> None:
+    """Size 0.05 degrees of each knot, 0.02 degrees of each second difference."""
+    model = SmoothOrientation([(0.0, 40.0)], expected_size=0.1, expected_change=0.02)
+    with torch.no_grad():
+        model.knots[0, :, 1] = 2.0  # 0.1 degrees about y everywhere
+    n = model.knots.shape[1]
+    assert float(model.prior_residuals().square().sum()) == pytest.approx(n)
+    with torch.no_grad():
+        model.knots[0, 3, 1] += 0.4  # 0.02 degrees out of line: 1, -2, 1
+    assert float(model.prior_residuals().square().sum()) == pytest.approx(n - 1 + 1.2**2 + 6)
+
+
+def design_and_scales(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    rng = np.random.default_rng(seed)
+    design = np.where(rng.random((60, 5)) < 0.4, rng.random((60, 5)), 0)
+    return (
+        torch.from_numpy(design),
+        torch.from_numpy(rng.uniform(500, 900, 5)),
+        torch.from_numpy(rng.uniform(0.1, 2, 60)),
+    )
+
+
+def test_known_scales_are_recovered() -> None:
+    """Ridge of 1e-12 of the largest element of the normal matrix."""
+    design, scales, weight = design_and_scales()
+    none = torch.zeros(5, 5, dtype=torch.float64)
+    found = solve_scales(design, design @ scales, weight, none)
+    torch.testing.assert_close(found, scales, rtol=1e-9, atol=0)
+    assert not found.requires_grad
+
+
+def test_scales_minimise_the_penalised_sum_of_squares() -> None:
+    """The gradient 2 (X^T W (X k - I) + P k) vanishes."""
+    design, scales, weight = design_and_scales(1)
+    intensity = design @ scales + torch.randn(60, generator=torch.Generator().manual_seed(1))
+    difference = torch.eye(5, dtype=torch.float64).diff(dim=0)
+    prior = 0.3 * difference.T @ difference
+    k = solve_scales(design, intensity, weight, prior).requires_grad_()
+    loss = (weight * (intensity - design @ k) ** 2).sum() + k @ prior @ k
+    (gradient,) = torch.autograd.grad(loss, k)
+    terms = (weight[:, None] * design).T @ intensity
+    assert gradient.abs().max() < 1e-8 * terms.abs().max()
+
+
+def test_the_prior_fills_in_blocks_without_reflections() -> None:
+    """A block without data gets the scale of its neighbours: the prior is on differences."""
+    design, scales, weight = design_and_scales(2)
+    design[:, 2] = 0
+    difference = torch.eye(5, dtype=torch.float64).diff(dim=0)
+    found = solve_scales(design, design @ scales, weight, 1e-6 * difference.T @ difference)
+    assert float(found[2]) == pytest.approx(float(found[1] + found[3]) / 2, rel=1e-5)
+    torch.testing.assert_close(found[[0, 1, 3, 4]], scales[[0, 1, 3, 4]], rtol=1e-4, atol=0)

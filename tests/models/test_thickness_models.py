@@ -1,0 +1,107 @@
+"""Distributions of thickness."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from dials_hybrid_refine.models.thickness.base import ThicknessDistribution
+from dials_hybrid_refine.models.thickness.constant import ConstantThickness
+from dials_hybrid_refine.models.thickness.neural import NeuralThickness
+from dials_hybrid_refine.models.thickness.per_image import PerImageThickness
+
+NODES = np.arange(50.0, 1001.0, 50.0)
+START = np.exp(-(((NODES - 400) / 200) ** 2)) + 0.01
+RANGES = [(-50.0, 50.0), (-30.0, 60.0)]
+PHI = torch.linspace(-50, 60, 23, dtype=torch.float64)
+FIRST = torch.zeros(23, dtype=torch.int64)
+
+
+def neural(seed: int = 0, trained: bool = True) -> NeuralThickness:
+    """A network; trained: with an output layer that is not zero."""
+    model = NeuralThickness(NODES, START, RANGES, seed=seed)
+    if trained:
+        generator = torch.Generator().manual_seed(2)
+        with torch.no_grad():
+            for parameter in (model.output, model.embedding):
+                parameter.copy_(torch.randn(parameter.shape, generator=generator).double())
+    return model
+
+
+def test_weights_of_the_network_are_a_distribution() -> None:
+    distribution = neural()(FIRST, PHI)
+    assert distribution.weight.shape == distribution.thickness.shape == (23, len(NODES))
+    assert (distribution.weight > 0).all()
+    torch.testing.assert_close(distribution.weight.sum(-1), torch.ones(23).double())
+    np.testing.assert_array_equal(distribution.thickness[5], NODES)
+    # it does depend on the angle and on the crystal
+    assert np.ptp(distribution.mean().detach().numpy()) > 10
+    other = neural()(FIRST + 1, PHI)
+    assert (other.weight - distribution.weight).abs().max() > 0.01
+
+
+def test_network_starts_from_the_given_distribution_at_all_angles() -> None:
+    weight = neural(trained=False)(FIRST, PHI).weight
+    np.testing.assert_allclose(weight.detach(), np.tile(START / START.sum(), (23, 1)), rtol=1e-12)
+
+
+def test_seeds_are_reproducible() -> None:
+    """The starting weights depend on the seed alone, not on torch's global generator."""
+    torch.manual_seed(1)
+    first = neural(seed=3)(FIRST, PHI).weight
+    torch.manual_seed(2)
+    assert torch.equal(neural(seed=3)(FIRST, PHI).weight, first)
+    assert not torch.equal(neural(seed=4)(FIRST, PHI).weight, first)
+
+
+def test_network_cannot_follow_changes_faster_than_its_resolution() -> None:
+    """Its features are bumps of 10 degrees: over 1 degree little of the whole change happens."""
+    phi = torch.linspace(-45, 45, 91, dtype=torch.float64)
+    mean = neural()(torch.zeros(91, dtype=torch.int64), phi).mean().detach()
+    assert mean.diff().abs().max() < 0.25 * np.ptp(mean.numpy())
+
+
+def test_prior_of_the_network_vanishes_for_what_it_prefers() -> None:
+    """log p linear in t and the same at all angles costs nothing; roughness along each does."""
+    linear = NeuralThickness(NODES, np.exp(-NODES / 300), RANGES)
+    assert linear.prior_residuals().square().sum() < 1e-20
+    bumpy = NeuralThickness(NODES, START, RANGES)
+    assert bumpy.prior_residuals().square().sum() > 1e-3
+    assert neural().prior_residuals().square().sum() > bumpy.prior_residuals().square().sum()
+
+
+def test_prior_scales_with_smoothness() -> None:
+    weak, strong = (NeuralThickness(NODES, START, RANGES, smoothness=s) for s in (1.0, 9.0))
+    ratio = strong.prior_residuals().square().sum() / weak.prior_residuals().square().sum()
+    assert float(ratio) == pytest.approx(9)
+
+
+def test_mean_and_width_of_a_distribution() -> None:
+    thickness = torch.tensor([[100.0, 300.0]], dtype=torch.float64)
+    distribution = ThicknessDistribution(thickness, torch.tensor([[0.25, 0.75]]).double())
+    assert distribution.mean().tolist() == [250.0]
+    assert distribution.standard_deviation().tolist() == pytest.approx([np.sqrt(7500)])
+    single = ThicknessDistribution(thickness[:, :1], torch.ones(1, 1).double())
+    assert single.standard_deviation().tolist() == [0.0]
+
+
+def test_constant_thickness() -> None:
+    model = ConstantThickness(350.0, n_experiments=2)
+    with torch.no_grad():
+        model.log_thickness[1] = np.log(500.0)
+    distribution = model(torch.tensor([0, 1, 0]), torch.tensor([0.0, 10.0, 20.0]))
+    assert distribution.thickness.ravel().tolist() == pytest.approx([350, 500, 350])
+    assert distribution.weight.ravel().tolist() == [1, 1, 1]
+
+
+def test_thickness_of_each_image() -> None:
+    model = PerImageThickness(300.0, [(-5.0, 5.0)], image_width=1.0)
+    with torch.no_grad():
+        model.log_thickness.copy_(torch.log(100 + 10 * torch.arange(10.0, dtype=torch.float64))[None])
+    phi = torch.tensor([-4.99, -4.01, -3.99, 0.5, 4.99, 5.0])
+    found = model(torch.zeros(6, dtype=torch.int64), phi).thickness.ravel()
+    assert found.tolist() == pytest.approx([100, 100, 110, 150, 190, 190])
+    assert model.prior_residuals().shape == (9,)
+    expected = np.diff(np.log(100 + 10 * np.arange(10))) / 0.2
+    np.testing.assert_allclose(model.prior_residuals().detach(), expected, rtol=1e-6)
