@@ -122,8 +122,7 @@ def _load(kind: str, text: str) -> LoadedStructure:
     except ModelError:
         raise
     except Exception as error:  # noqa: BLE001  parsers raise Sorry, RuntimeError, AssertionError...
-        lines = str(error).strip().splitlines()
-        detail = lines[0].rstrip(". ,") if lines else type(error).__name__
+        detail = " ".join(str(error).split())[:160].strip(". ,:") or type(error).__name__
         raise ModelError(
             f"not readable as {kind} file ({detail}): it is truncated or corrupt"
         ) from error

@@ -47,7 +47,12 @@ def read_shelx(text: str) -> LoadedStructure:
     instructions = _sort(text)
     symmetry = make_symmetry(instructions.cell, instructions.space_group)
     rewritten = instructions.rewritten()
-    model = iotbx.shelx.parse_smtbx_refinement_model(file=io.StringIO(rewritten))
+    try:
+        model = iotbx.shelx.parse_smtbx_refinement_model(file=io.StringIO(rewritten))
+    except iotbx.shelx.error as error:  # it counts the lines of the text as rewritten
+        lines = rewritten.splitlines()
+        reason = re.sub(r" at line (\d+)$", lambda m: f": {lines[int(m[1]) - 1]}", str(error))
+        raise ModelError(f"an instruction is not understood ({reason}): correct it") from error
     # iotbx moves atoms onto special positions: read again without, for the sites as given
     plain = builders.crystal_structure_builder(set_grad_flags=False, min_distance_sym_equiv=0)
     stream = iotbx.shelx.command_stream(file=io.StringIO(rewritten))
@@ -86,7 +91,12 @@ class _Instructions:
         for line in self.lattice:
             name, _, value = line.partition(" ")
             if name == "SYMM":
-                group.expand_smx(sgtbx.rt_mx(value.replace(" ", "")))
+                try:
+                    group.expand_smx(sgtbx.rt_mx(value.replace(" ", "")))
+                except (RuntimeError, ValueError):
+                    raise ModelError(
+                        f"the instruction {line} is not understood: correct it"
+                    ) from None
                 continue
             if int(value) > 0:
                 group.expand_inv(sgtbx.tr_vec((0, 0, 0)))
