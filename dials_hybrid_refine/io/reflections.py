@@ -68,13 +68,21 @@ def _numpy(column: object) -> NDArray:
     return np.array(column.as_numpy_array())  # type: ignore[attr-defined]
 
 
+def _has_intensity(table: flex.reflection_table) -> bool:
+    return any(value in table for value, _, _ in _COLUMNS.values())
+
+
 def check_columns(table: flex.reflection_table, intensity: str) -> None:
     """Whether a table holds integrated reflections with the wanted intensity.
 
     Raises:
         ValueError: names the missing column and the remedy.
     """
-    if "miller_index" not in table or not any(c[0] in table for c in _COLUMNS.values()):
+    # spot finding writes a column intensity.sum.value, too: the flags tell
+    integrated = "flags" in table and (
+        len(table) == 0 or True in table.get_flags(table.flags.integrated, all=False)
+    )
+    if not integrated or "miller_index" not in table or not _has_intensity(table):
         raise ValueError(
             "the reflection file holds no integrated reflections: give the .refl file that "
             "dials.integrate or dials.scale has written"
@@ -200,7 +208,6 @@ def read_observations(
         tests["beyond d_min"] = d < selection.d_min
     if selection.d_max is not None:
         tests["below d_max"] = d > selection.d_max
-    key = np.concatenate([hkl, np.round(phi * 1e4)[:, None].astype(np.int64)], axis=1)
 
     left = np.ones(len(table), dtype=bool)
     rows: dict[str, NDArray[np.int64]] = {}
@@ -209,7 +216,9 @@ def read_observations(
             rows[reason] = np.flatnonzero(left & failed)
         left &= ~failed
     chosen = np.flatnonzero(left)
-    _, once = np.unique(key[chosen], axis=0, return_index=True)
+    angle = np.round(phi[chosen] * 1e4).astype(np.int64)
+    key = np.concatenate([hkl[chosen], angle[:, None]], axis=1)
+    _, once = np.unique(key, axis=0, return_index=True)
     if len(once) < len(chosen):
         rows["same measurement repeated"] = np.delete(chosen, once)
         chosen = chosen[np.sort(once)]
