@@ -188,9 +188,9 @@ def read_observations(
 
     tests: dict[str, NDArray[np.bool_]] = {}
     tests["not integrated"] = ~_numpy(table.get_flags(getattr(table.flags, flag)))
+    # not excluded_for_scaling: dials.scale sets it where I/sigma(I) < -5, too
     for name, reason in (
         ("bad_for_refinement", "flagged bad by DIALS"),
-        ("excluded_for_scaling", "excluded by dials.scale"),
         ("user_excluded_in_scaling", "excluded by the user"),
     ):
         tests[reason] = _numpy(table.get_flags(getattr(table.flags, name)))
