@@ -56,10 +56,10 @@ def test_prior_of_the_orientation() -> None:
     with torch.no_grad():
         model.knots[0, :, 1] = 2.0  # 0.1 degrees about y everywhere
     n = model.knots.shape[1]
-    assert float(model.prior_residuals().square().sum()) == pytest.approx(n)
+    assert model.prior_residuals().square().sum().item() == pytest.approx(n)
     with torch.no_grad():
         model.knots[0, 3, 1] += 0.4  # 0.02 degrees out of line: 1, -2, 1
-    assert float(model.prior_residuals().square().sum()) == pytest.approx(n - 1 + 1.2**2 + 6)
+    assert model.prior_residuals().square().sum().item() == pytest.approx(n - 1 + 1.2**2 + 6)
 
 
 def design_and_scales(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

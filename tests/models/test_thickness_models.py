@@ -98,7 +98,9 @@ def test_constant_thickness() -> None:
 def test_thickness_of_each_image() -> None:
     model = PerImageThickness(300.0, [(-5.0, 5.0)], image_width=1.0)
     with torch.no_grad():
-        model.log_thickness.copy_(torch.log(100 + 10 * torch.arange(10.0, dtype=torch.float64))[None])
+        model.log_thickness.copy_(
+            torch.log(100 + 10 * torch.arange(10.0, dtype=torch.float64))[None]
+        )
     phi = torch.tensor([-4.99, -4.01, -3.99, 0.5, 4.99, 5.0])
     found = model(torch.zeros(6, dtype=torch.int64), phi).thickness.ravel()
     assert found.tolist() == pytest.approx([100, 100, 110, 150, 190, 190])
