@@ -227,7 +227,7 @@ refinement {
     .expert_level = 1
   tolerance = 1e-3
     .type = float(value_min=1e-9)
-    .help = "A stage ends when a step lowers the loss by less than this share of it."
+    .help = "A cycle ends when a step lowers the loss by less than this share of it."
     .expert_level = 1
 }
 seed = 0
@@ -384,10 +384,10 @@ def refinement_options(params: Any) -> RefinementOptions:
         held_out_fraction=params.held_out.fraction,
         seed=params.seed,
         schedule=Schedule(
-            params.refinement.coarse_steps,
-            params.refinement.max_cycles,
-            params.refinement.max_steps,
-            params.refinement.tolerance,
+            coarse_steps=params.refinement.coarse_steps,
+            cycles=params.refinement.max_cycles,
+            steps_per_cycle=params.refinement.max_steps,
+            tolerance=params.refinement.tolerance,
         ),
         propagation=PropagationSettings(
             dtype=torch.complex64 if params.precision == "single" else torch.complex128,
@@ -529,7 +529,7 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
         log_result(result)
         write_output(command.params, data, result)
     except ValueError as error:
-        raise Sorry(str(error)) from error
+        raise Sorry(str(error)) from None
     if result.status == "interrupted":
         sys.exit(130)
 

@@ -102,7 +102,12 @@ def check_columns(table: flex.reflection_table, intensity: str) -> None:
         )
 
 
-def _zeta(table: flex.reflection_table, experiment: Experiment) -> NDArray[np.float64]:
+def miller_indices(table: flex.reflection_table) -> NDArray[np.int64]:
+    """Column miller_index as an array of shape (n, 3)."""
+    return _numpy(table["miller_index"])
+
+
+def zeta_of(table: flex.reflection_table, experiment: Experiment) -> NDArray[np.float64]:
     if "zeta" in table:
         return _numpy(table["zeta"])
     if "s1" not in table:
@@ -178,8 +183,8 @@ def read_observations(
     check_columns(table, selection.intensity)
     value_name, variance_name, flag = _COLUMNS[selection.intensity]
     value, variance = _numpy(table[value_name]), _numpy(table[variance_name])
-    hkl = _numpy(table["miller_index"])
-    zeta = _zeta(table, experiment)
+    hkl = miller_indices(table)
+    zeta = zeta_of(table, experiment)
     phi, start, end = _windows(table, experiment, selection.intensity, zeta)
     d = 1 / np.maximum(
         np.linalg.norm(hkl @ np.array(experiment.crystal.get_B()).reshape(3, 3).T, axis=1), 1e-9

@@ -58,12 +58,15 @@ class Schedule:
         coarse_steps: most Levenberg-Marquardt steps of the coarse calculation.
         cycles: most cycles of the full calculation.
         steps_per_cycle: most L-BFGS steps in a cycle.
-        tolerance: a stage ends when a step lowers the loss by less than this share of it; the
+        coarse_tolerance: the coarse calculation ends when a step lowers the loss by less than this
+            share of it; going on would fit its errors.
+        tolerance: a cycle ends when a step lowers the loss by less than this share of it; the
             refinement has converged when a whole cycle lowers it by less than five times this
             share and the outliers stay the same.
     """
 
     coarse_steps: int = 12
+    coarse_tolerance: float = 1e-2
     cycles: int = 6
     steps_per_cycle: int = 20
     tolerance: float = 1e-3
@@ -180,7 +183,9 @@ class Refinement:
             lambda: objective.gauss_newton_matrix().normal,
             self._vector(),
         )
-        last = self._follow(steps, "coarse", self._schedule.coarse_steps)
+        last = self._follow(
+            steps, "coarse", self._schedule.coarse_steps, self._schedule.coarse_tolerance
+        )
         if self._controls.should_stop():
             return False
         self.state.normal = 2 * objective.gauss_newton_matrix().normal
@@ -195,7 +200,9 @@ class Refinement:
             before = self._evaluate(objective).loss
             assert self.state.normal is not None
             steps = quasi_newton_steps(self._function(objective), self._vector(), self.state.normal)
-            self._follow(steps, f"cycle {cycle}", self._schedule.steps_per_cycle)
+            self._follow(
+                steps, f"cycle {cycle}", self._schedule.steps_per_cycle, self._schedule.tolerance
+            )
             if self._controls.should_stop():
                 return False
             after = self._evaluate(objective).loss
@@ -249,7 +256,9 @@ class Refinement:
         self.state.evaluation = objective.evaluate()
         return self.state.evaluation
 
-    def _follow(self, steps: Iterator[Step], stage: str, most: int) -> Step | None:
+    def _follow(
+        self, steps: Iterator[Step], stage: str, most: int, tolerance: float
+    ) -> Step | None:
         """Take steps until they gain little; the model is left at the last one."""
         last = None
         for number, step in enumerate(steps, start=1):
@@ -258,7 +267,7 @@ class Refinement:
             self.state.evaluation = step.evaluation
             self._set_vector(step.parameters)
             self._record(stage, number)
-            small = step.decrease < self._schedule.tolerance * step.evaluation.loss
+            small = step.decrease < tolerance * step.evaluation.loss
             if small or number == most or self._controls.should_stop():
                 break
         if last is not None:

@@ -1,0 +1,221 @@
+# LIBTBX_SET_DISPATCHER_NAME dials.hybrid_simulate
+"""Simulate the intensities of a 3D electron diffraction experiment by many-beam theory.
+
+Predicts which reflections an experiment would record to a resolution, and with what integrated
+intensity a crystal of a known structure and thickness would give them. The files written are
+read by dials.hybrid_refine. For planning experiments, teaching and tests.
+
+Examples::
+
+  dials.hybrid_simulate experiments.expt model.cif thickness.mean=600 d_min=0.7
+
+  dials.hybrid_simulate experiments.expt model.cif thickness.mean=400,700,500 noise.poisson=True
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import iotbx.phil
+import libtbx
+from dials.util import log, show_mail_handle_errors
+from dials.util.version import dials_version
+from dxtbx.model import ExperimentList
+from libtbx.utils import Sorry
+
+from dials_hybrid_refine import __version__
+from dials_hybrid_refine.diffraction.propagation import PropagationSettings
+from dials_hybrid_refine.io.command_input import (
+    INPUT_PHIL,
+    exactly_one,
+    parse_command_line,
+    read_experiment,
+)
+from dials_hybrid_refine.io.dials_versions import cpu_count
+from dials_hybrid_refine.io.experiments import scan_geometry
+from dials_hybrid_refine.io.output_files import check_writable, write_atomically
+from dials_hybrid_refine.io.predictions import delta_m_of, predict, windows_of, with_intensities
+from dials_hybrid_refine.io.structure import read_structure
+from dials_hybrid_refine.io.symmetry import check_compatible
+from dials_hybrid_refine.models.choose import absorption_model
+from dials_hybrid_refine.models.simulate import simulate_intensities
+from dials_hybrid_refine.models.thickness.given import GivenThickness
+from dials_hybrid_refine.refinement.settings import fine_selection
+
+logger = logging.getLogger("dials.hybrid_simulate")
+
+phil_scope = iotbx.phil.parse(
+    INPUT_PHIL
+    + """
+d_min = 0.8
+  .type = float(value_min=0.1)
+  .help = "Reflections down to this spacing (Angstrom) are simulated."
+thickness {
+  mean = 500
+    .type = floats(value_min=1)
+    .help = "Mean thickness (Angstrom): one value, or several at evenly spaced angles along the"
+            "scan, with linear interpolation between them."
+  std = 0
+    .type = float(value_min=0)
+    .help = "Standard deviation (Angstrom) of the thickness at each angle."
+}
+absorption {
+  model = *none proportional
+    .type = choice
+    .help = "proportional: the imaginary potential is a share of the real one."
+  ratio = 0.05
+    .type = float(value_min=1e-6, value_max=1)
+    .help = "That share."
+}
+window {
+  delta_m = Auto
+    .type = float(value_min=0.01)
+    .help = "Half the rotation (degrees) over which a reflection with zeta=1 is integrated. Auto:"
+            "n_sigma sigma_m of the experiment's profile model, or 0.5."
+  min_zeta = 0.1
+    .type = float(value_min=0.001, value_max=1)
+    .help = "Reflections nearer to the rotation axis are left out."
+}
+beams {
+  g_max = Auto
+    .type = float(value_min=0.1)
+    .help = "Beams up to this |g| (1/Angstrom). Auto: 1.15 / d_min."
+  s_max = 0.015
+    .type = float(value_min=1e-4)
+    .help = "Beams within this distance of the Ewald sphere (1/Angstrom) take part."
+  tilt_step = Auto
+    .type = float(value_min=1e-3)
+    .help = "Degrees between the orientations that sample rocking curves. Auto: from resolution"
+            "and thickness."
+}
+mean_intensity = 1000
+  .type = float(value_min=1e-6)
+  .help = "The intensities are scaled to this mean, in counts."
+noise {
+  poisson = False
+    .type = bool
+    .help = "Draw the intensities from Poisson distributions."
+  background = 20
+    .type = float(value_min=0)
+    .help = "Background counts under each reflection; they add to the variance."
+}
+seed = 0
+  .type = int(value_min=0)
+  .help = "Seed of the noise. Same seed, same result."
+nproc = Auto
+  .type = int(value_min=1)
+  .help = "Number of threads. Auto: as many as there are processors."
+  .expert_level = 1
+output {
+  experiments = hybrid_simulated.expt
+    .type = path
+    .help = "The experiments, as read. None: not written; so for all output files."
+  reflections = hybrid_simulated.refl
+    .type = path
+    .help = "The reflections, with their windows of rotation in phi_start and phi_end."
+  log = dials.hybrid_simulate.log
+    .type = path
+}
+""",
+    process_includes=True,
+)
+
+
+def _observed(
+    expected: NDArray[np.float64], noise: Any, seed: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Intensities and variances of a measurement, in counts, from the expected intensities."""
+    if not noise.poisson:
+        return expected, expected + noise.background + 1
+    generator = np.random.default_rng(seed)
+    counts = generator.poisson(expected + noise.background).astype(float)
+    return counts - noise.background, np.maximum(counts, 1) + noise.background
+
+
+@show_mail_handle_errors()
+def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
+    """Run the program with command-line arguments (default: those of the process)."""
+    usage = "dials.hybrid_simulate [options] experiments.expt model.cif"
+    arguments = list(sys.argv[1:] if args is None else args)
+    try:
+        command = parse_command_line(phil, usage, __doc__, arguments or ["-h"])
+        params = command.params
+        for path in vars(params.output).values():
+            if isinstance(path, str) and path:
+                check_writable(path)
+        log.config(verbosity=command.verbosity, logfile=params.output.log)
+        logger.info("%s, dials.hybrid_simulate %s", dials_version(), __version__)
+        if command.changed:
+            logger.info("The following parameters have been modified:\n\n%s", command.changed)
+        remedy = "dials.hybrid_simulate needs an .expt and a structure file"
+        if command.reflections:
+            raise ValueError(f"{command.reflections[0]} is not needed: {remedy}")
+        expt = exactly_one(command.experiments, "experiments file", remedy)
+        cif = exactly_one(command.structures, "structure file", remedy)
+        experiment = read_experiment(expt)
+        try:
+            scan = scan_geometry(experiment)
+        except ValueError as error:
+            raise ValueError(f"{expt}: {error}") from error
+        model = read_structure(cif)
+        for warning in model.warnings:
+            logger.warning("%s: %s", cif, warning)
+        for message in check_compatible(model.structure, experiment.crystal.get_crystal_symmetry()):
+            logger.info("%s", message)
+        thickness = GivenThickness(params.thickness.mean, params.thickness.std, scan.phi_range)
+        delta_m = params.window.delta_m
+        table, observations = windows_of(
+            predict(experiment, params.d_min),
+            experiment,
+            delta_m_of(experiment) if delta_m is libtbx.Auto else delta_m,
+            params.window.min_zeta,
+        )
+        g_max, tilt_step = (
+            None if value is libtbx.Auto else value
+            for value in (params.beams.g_max, params.beams.tilt_step)
+        )
+        selection = fine_selection(
+            1 / params.d_min,
+            max(params.thickness.mean) + 2 * params.thickness.std,
+            g_max,
+            params.beams.s_max,
+            tilt_step,
+            block_width=1.0,
+        )
+        logger.info("Simulating %d reflections to d_min %g", len(table), params.d_min)
+        fractions = simulate_intensities(
+            scan,
+            observations,
+            model.structure,
+            thickness,
+            absorption_model(params.absorption.model, params.absorption.ratio),
+            selection,
+            PropagationSettings(
+                dtype=torch.complex64,
+                n_threads=cpu_count() if params.nproc is libtbx.Auto else params.nproc,
+            ),
+        )
+        scale = params.mean_intensity / fractions.mean()
+        logger.info("Scale: %.6g counts per incident electron and degree", scale)
+        intensity, variance = _observed(scale * fractions, params.noise, params.seed)
+        if params.output.experiments is not None:
+            logger.info("Saving the experiments to %s", params.output.experiments)
+            experiments = ExperimentList([experiment])
+            write_atomically(params.output.experiments, lambda path: experiments.as_file(path))
+        if params.output.reflections is not None:
+            logger.info("Saving the reflections to %s", params.output.reflections)
+            integrated = with_intensities(table, observations, intensity, variance)
+            write_atomically(params.output.reflections, lambda path: integrated.as_file(path))
+    except ValueError as error:
+        raise Sorry(str(error)) from None
+
+
+if __name__ == "__main__":
+    run()
