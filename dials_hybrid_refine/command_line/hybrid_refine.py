@@ -62,7 +62,7 @@ from dials_hybrid_refine.io.command_input import (
 )
 from dials_hybrid_refine.io.dials_versions import cpu_count
 from dials_hybrid_refine.io.experiments import scan_geometry
-from dials_hybrid_refine.io.output_files import check_writable, write_atomically
+from dials_hybrid_refine.io.output_files import check_outputs, write_atomically
 from dials_hybrid_refine.io.refined_cif import CifContext, refined_cif
 from dials_hybrid_refine.io.refined_experiments import with_orientation_correction
 from dials_hybrid_refine.io.refined_reflections import with_calculated
@@ -73,7 +73,7 @@ from dials_hybrid_refine.io.reflections import (
     read_observations,
 )
 from dials_hybrid_refine.io.structure import StructureFile, read_structure
-from dials_hybrid_refine.io.summary_json import InputFiles, as_text, summary
+from dials_hybrid_refine.io.summary_json import InputFiles, as_text, input_files, summary
 from dials_hybrid_refine.io.symmetry import check_compatible, unique_indices
 from dials_hybrid_refine.models.choose import ThicknessOptions
 from dials_hybrid_refine.models.structure import RefinedParameters
@@ -144,7 +144,7 @@ thickness {
     .type = float(value_min=0.5)
     .help = "Degrees of rotation over which the neural distribution can change."
     .expert_level = 1
-  smoothness = 20
+  smoothness = 1
     .type = float(value_min=0)
     .help = "Weight of the prior that keeps the neural distribution smooth."
     .expert_level = 1
@@ -295,8 +295,10 @@ def read_input(command: CommandInput) -> InputData:
     model = read_structure(cif)
     for warning in model.warnings:
         logger.warning("%s: %s", cif, warning)
-    for message in check_compatible(model.structure, experiment.crystal.get_crystal_symmetry()):
-        logger.info("%s", message)
+    with _naming(f"{expt} and {cif}"):
+        messages = check_compatible(model.structure, experiment.crystal.get_crystal_symmetry())
+    for message in messages:
+        logger.warning("%s", message)
     table = read_reflections(refl)
     check_belonging(table, experiment, (refl, expt))
     selection = ReflectionFilter(
@@ -310,15 +312,16 @@ def read_input(command: CommandInput) -> InputData:
     with _naming(refl):
         observations, exclusion = read_observations(table, experiment, scan, selection)
         check_positions(observations, scan, expt)
+        unique_index = unique_indices(observations.hkl, model.structure)
     logger.info("\n%s", log_tables.exclusion_table(len(table), exclusion.counts, len(observations)))
     return InputData(
         experiment,
         table,
         model,
         scan,
-        replace(observations, unique_index=unique_indices(observations.hkl, model.structure)),
+        replace(observations, unique_index=unique_index),
         exclusion,
-        InputFiles([expt], [refl], cif),
+        input_files([expt], [refl], cif),
     )
 
 
@@ -490,13 +493,21 @@ def _correction_at(result: Result, scan: ScanGeometry) -> np.ndarray:
     return np.radians(np.stack(columns, axis=-1))
 
 
-def _check_output(params: Any) -> None:
-    paths = [p for p in vars(params.output).values() if isinstance(p, str) and p]
-    for path in paths:
-        check_writable(path)
-    doubled = sorted({p for p in paths if paths.count(p) > 1})
-    if doubled:
-        raise ValueError(f"two output files have the same name {doubled[0]}: choose another")
+def _check_limits(params: Any) -> None:
+    """Limits that contradict each other.
+
+    Raises:
+        ValueError: names the two parameters.
+    """
+    thickness = params.thickness
+    for lower, smallest, upper, largest in (
+        ("d_min", params.d_min, "d_max", params.d_max),
+        ("thickness.start", _auto(thickness.start), "thickness.max", _auto(thickness.max)),
+    ):
+        if smallest is not None and largest is not None and smallest >= largest:
+            raise ValueError(
+                f"{lower}={smallest:g} is not below {upper}={largest:g}: change one of them"
+            )
 
 
 @show_mail_handle_errors()
@@ -506,7 +517,9 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
     arguments = list(sys.argv[1:] if args is None else args)
     try:
         command = parse_command_line(phil, usage, __doc__, arguments or ["-h"])
-        _check_output(command.params)
+        _check_limits(command.params)
+        output = vars(command.params.output)
+        check_outputs({f"output.{n}": p for n, p in output.items() if not n.startswith("_")})
         log.config(verbosity=command.verbosity, logfile=command.params.output.log)
         logger.info("%s, dials.hybrid_refine %s", dials_version(), __version__)
         if command.changed:

@@ -40,7 +40,7 @@ from dials_hybrid_refine.io.command_input import (
 )
 from dials_hybrid_refine.io.dials_versions import cpu_count
 from dials_hybrid_refine.io.experiments import scan_geometry
-from dials_hybrid_refine.io.output_files import check_writable, write_atomically
+from dials_hybrid_refine.io.output_files import check_outputs, write_atomically
 from dials_hybrid_refine.io.predictions import delta_m_of, predict, windows_of, with_intensities
 from dials_hybrid_refine.io.structure import read_structure
 from dials_hybrid_refine.io.symmetry import check_compatible
@@ -147,9 +147,8 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
     try:
         command = parse_command_line(phil, usage, __doc__, arguments or ["-h"])
         params = command.params
-        for path in vars(params.output).values():
-            if isinstance(path, str) and path:
-                check_writable(path)
+        output = vars(params.output)
+        check_outputs({f"output.{n}": p for n, p in output.items() if not n.startswith("_")})
         log.config(verbosity=command.verbosity, logfile=params.output.log)
         logger.info("%s, dials.hybrid_simulate %s", dials_version(), __version__)
         if command.changed:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+import libtbx
 import libtbx.phil
 from dials.array_family import flex
 from dials.util.options import ArgumentParser
@@ -74,11 +77,12 @@ def parse_command_line(
         )
     except (RuntimeError, Sorry) as error:
         # DIALS 3.12 lets errors of PHIL through; newer versions call error()
-        raise ValueError(_first_line(error)) from error
+        raise ValueError(_explain_value(_first_line(error), scope)) from error
     except SystemExit as error:
         if error.code in (0, None):
             raise
         raise ValueError(f"the arguments are not understood: {error.code}") from error
+    _check_values(params, scope)
     files: dict[str, list[str]] = {
         "experiments": [name for name in params.input.experiments if name],
         "reflections": [name for name in params.input.reflections if name],
@@ -97,8 +101,7 @@ def parse_command_line(
         else:
             files["structures"].append(argument)
     for name in (name for names in files.values() for name in names):
-        if not Path(name).is_file():
-            raise ValueError(f"the file {name} does not exist: check its name and directory")
+        _check_file(name)
     return CommandInput(
         params=params,
         verbosity=options.verbose,
@@ -107,6 +110,61 @@ def parse_command_line(
         reflections=tuple(files["reflections"]),
         structures=tuple(files["structures"]),
     )
+
+
+def _check_file(name: str) -> None:
+    if Path(name).is_dir():
+        raise ValueError(f"{name} is a directory: give a file")
+    if not Path(name).is_file():
+        raise ValueError(f"the file {name} does not exist: check its name and directory")
+
+
+def _check_values(params: Any, scope: libtbx.phil.scope) -> None:
+    """What PHIL lets pass: numbers that are not finite, None and Auto where they mean nothing.
+
+    Raises:
+        ValueError: names the parameter.
+    """
+    defaults = scope.extract()
+    for definition in scope.all_definitions():
+        name = definition.path
+        if definition.object.multiple or name.startswith(("input.", "output.")):
+            continue
+        value, default = _value_of(params, name), _value_of(defaults, name)
+        if (value is None and default is not None) or (
+            value is libtbx.Auto and default is not libtbx.Auto
+        ):
+            raise ValueError(f"{name} cannot be {value}: it takes {_described(definition.object)}")
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, float) and not math.isfinite(number):
+                raise ValueError(f"{name}={number} is not a finite number: give one")
+
+
+def _value_of(params: Any, path: str) -> Any:
+    for name in path.split("."):
+        params = getattr(params, name)
+    return params
+
+
+def _described(definition: Any) -> str:
+    """What values a PHIL definition takes, in words."""
+    kind = str(definition.type)
+    if kind == "choice":
+        return "one of " + ", ".join(word.value.lstrip("*") for word in definition.words)
+    if kind == "bool":
+        return "True or False"
+    return re.sub(r",? ?allow_none=True", "", kind).replace("()", "")
+
+
+def _explain_value(message: str, scope: libtbx.phil.scope) -> str:
+    """PHIL's message on a value it could not interpret, with the values the parameter takes."""
+    message = re.sub(r" \(command line argument, line \d+\)$", "", message)
+    message = re.sub(r": [A-Za-z]+Error: .*", "", message)
+    message = re.sub(r"^Error interpreting", "this value is not understood:", message)
+    for definition in scope.all_definitions():
+        if re.search(rf"(?<![\w.]){re.escape(definition.path)}(?![\w.])", message):
+            return f"{message}; {definition.path} takes {_described(definition.object)}"
+    return message
 
 
 def _first_line(error: BaseException) -> str:
@@ -121,12 +179,16 @@ def _first_line(error: BaseException) -> str:
 
 def _explain_parameter(argument: str, scope: libtbx.phil.scope) -> str:
     name, value = (part.strip() for part in argument.split("=", 1))
-    known = [definition.path for definition in scope.all_definitions()]
-    if any(path == name or path.endswith(f".{name}") for path in known):
-        return f"the value {value!r} does not suit the parameter {name}: -c -a 2 describes it"
+    known = {definition.path: definition.object for definition in scope.all_definitions()}
+    meant = [path for path in known if path == name or path.endswith(f".{name}")]
+    if len(meant) > 1:
+        return f"the parameter {name} is ambiguous: write {' or '.join(meant)}"
+    if meant:
+        takes = _described(known[meant[0]])
+        return f"the value {value!r} does not suit the parameter {meant[0]}: it takes {takes}"
     short = {path.split(".")[-1]: path for path in known} | {path: path for path in known}
     close = difflib.get_close_matches(name, list(short), n=1)
-    hint = f"did you mean {short[close[0]]}?" if close else "-c lists all parameters"
+    hint = f"did you mean {short[close[0]]}?" if close else "-c -e 2 lists all parameters"
     return f"there is no parameter {name}: {hint}"
 
 

@@ -4,28 +4,47 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 
-def check_writable(path: str) -> None:
-    """Whether a file can be written, found out before hours of computing.
+def check_outputs(outputs: Mapping[str, str | None]) -> None:
+    """Whether files can be written, found out before hours of computing.
+
+    Args:
+        outputs: paths (or None) by the names of their parameters.
 
     Raises:
-        ValueError: names the path and what is wrong with it.
+        ValueError: names the parameter, the path and what is wrong with it.
     """
+    seen: dict[Path, str] = {}
+    for name, path in outputs.items():
+        if path is None:
+            continue
+        if not path:
+            raise ValueError(f"{name} is empty: give the name of a file, or None for no file")
+        _check_writable(name, path)
+        target = Path(path).resolve()
+        if target in seen:
+            raise ValueError(
+                f"{seen[target]} and {name} are the same file {path}: choose another name"
+            )
+        seen[target] = name
+
+
+def _check_writable(name: str, path: str) -> None:
     folder = Path(path).absolute().parent
-    if Path(path).is_dir():
-        raise ValueError(f"the output file {path} is a directory: choose another name")
-    if not folder.is_dir():
-        raise ValueError(f"the directory of the output file {path} does not exist: create it first")
     try:
+        if Path(path).is_dir():
+            raise ValueError(f"{name}={path} is a directory: choose another name")
+        if not folder.is_dir():
+            raise ValueError(f"the directory of {name}={path} does not exist: create it first")
         with tempfile.NamedTemporaryFile(dir=folder):
             pass
     except OSError as error:
         raise ValueError(
-            f"the output file {path} cannot be written ({error.strerror}): "
-            "choose another directory or change its permissions"
+            f"{name}={path} cannot be written ({error.strerror}): "
+            "choose another directory or name, or change the permissions"
         ) from None
 
 
@@ -39,7 +58,7 @@ def write_atomically(path: str, write: Callable[[str], object]) -> None:
     """
     target = Path(path).absolute()
     handle, temporary = tempfile.mkstemp(
-        prefix=f".{target.stem}-", suffix=target.suffix, dir=target.parent
+        prefix=f".{target.stem[:30]}-", suffix=target.suffix, dir=target.parent
     )
     os.close(handle)
     try:

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,20 +21,26 @@ from dials_hybrid_refine.refinement.statistics import DEFINITIONS
 
 @dataclass(frozen=True)
 class InputFiles:
-    """Names of the files that were read, as given."""
+    """Names of the files that were read, as given, and their SHA-256 at that time.
+
+    The results may be written over them.
+    """
 
     experiments: Sequence[str]
     reflections: Sequence[str]
     structure: str
+    sha256: Mapping[str, str]
 
-    def sha256(self) -> dict[str, str]:
-        """SHA-256 of each file."""
-        names = [*self.experiments, *self.reflections, self.structure]
-        digests = {}
-        for name in names:
-            with open(name, "rb") as stream:
-                digests[name] = hashlib.sha256(stream.read()).hexdigest()
-        return digests
+
+def input_files(
+    experiments: Sequence[str], reflections: Sequence[str], structure: str
+) -> InputFiles:
+    """The names and hashes of files that exist."""
+    digests = {
+        name: hashlib.sha256(Path(name).read_bytes()).hexdigest()
+        for name in (*experiments, *reflections, structure)
+    }
+    return InputFiles(experiments, reflections, structure, digests)
 
 
 def summary(
@@ -50,7 +57,7 @@ def summary(
             "experiments": list(files.experiments),
             "reflections": list(files.reflections),
             "structure": files.structure,
-            "sha256": files.sha256(),
+            "sha256": dict(files.sha256),
         },
         "statistics": {
             **asdict(statistics.used),

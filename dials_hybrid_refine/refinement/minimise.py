@@ -100,7 +100,9 @@ def _cholesky(matrix: torch.Tensor) -> torch.Tensor:
 
 class _InverseHessian:
     def __init__(self, hessian: torch.Tensor) -> None:
+        self._hessian = hessian
         self._factor = _cholesky(hessian)
+        self._scale = 1.0
         self.pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def apply(self, gradient: torch.Tensor) -> torch.Tensor:
@@ -109,7 +111,7 @@ class _InverseHessian:
         for s, y in reversed(self.pairs):
             alphas.append((s @ q) / (s @ y))
             q -= alphas[-1] * y
-        q = torch.cholesky_solve(q[:, None], self._factor)[:, 0]
+        q = torch.cholesky_solve(q[:, None], self._factor)[:, 0] / self._scale
         for (s, y), alpha in zip(self.pairs, reversed(alphas)):
             q += (alpha - (y @ q) / (s @ y)) * s
         return q
@@ -118,6 +120,8 @@ class _InverseHessian:
         # only steps of positive curvature keep the matrix positive definite
         if s @ y > 1e-10 * s.norm() * y.norm():
             self.pairs = [*self.pairs[1 - _MEMORY :], (s, y)]
+            # curvature that the given matrix underestimates would cost a second trial each step
+            self._scale = max(1.0, float((s @ y) / (s @ self._hessian @ s)))
 
 
 def quasi_newton_steps(

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from dials_hybrid_refine.models.thickness.base import ThicknessDistribution, ThicknessModel
 
+#: share of the prior that also empty nodes feel, lest they run away
+_EMPTY = 0.01
+
 
 class NeuralThickness(ThicknessModel):
     """p(t | phi) on fixed nodes of thickness, as the softmax of a small network of phi.
@@ -39,7 +42,7 @@ class NeuralThickness(ThicknessModel):
             phi_ranges: first and last angle of each experiment in degrees.
             resolution: distance in degrees of the bumps that describe the angle.
             width: number of hidden units.
-            smoothness: weight of the prior on the roughness of log p along t and along phi.
+            smoothness: weight of the prior on the roughness of log p (``prior_residuals``).
             seed: of the random starting weights.
         """
         super().__init__()
@@ -81,11 +84,19 @@ class NeuralThickness(ThicknessModel):
         return ThicknessDistribution(self.nodes.expand_as(weight), weight)
 
     def prior_residuals(self) -> torch.Tensor:
-        experiment = torch.arange(len(self.embedding)).repeat_interleave(len(self.centres))
-        logits = self.logits(experiment, self.centres.repeat(len(self.embedding)))
-        # log p of a normal distribution is a parabola: its third differences vanish
-        along_t = logits.diff(n=3, dim=1) / len(self.centres) ** 0.5
-        by_scan = logits.reshape(len(self.embedding), len(self.centres), -1)
-        by_scan = by_scan - by_scan.mean(-1, keepdim=True)
-        along_phi = by_scan.diff(n=2, dim=1) / len(self.nodes) ** 0.5
-        return self._smoothness**0.5 * torch.cat([along_t.ravel(), along_phi.ravel()])
+        """Roughness of log p where p has weight, so that empty nodes cost nothing.
+
+        Along t third differences, which vanish for a normal distribution of any mean and width;
+        along phi second differences between bumps: with smoothness 1 it costs 1 if the mean
+        leaves the line through its neighbours by one standard deviation.
+        """
+        n_experiments, n_centres = len(self.embedding), len(self.centres)
+        experiment = torch.arange(n_experiments).repeat_interleave(n_centres)
+        logits = self.logits(experiment, self.centres.repeat(n_experiments))
+        logits = logits.reshape(n_experiments, n_centres, -1)
+        weight = torch.softmax(logits, dim=-1).mean(1, keepdim=True)
+        centred = logits - (weight * logits).sum(-1, keepdim=True)
+        root = (self._smoothness * (weight + _EMPTY / len(self.nodes))).sqrt()
+        along_t = root[..., 1:-2] * logits.diff(n=3, dim=2)
+        along_phi = root * centred.diff(n=2, dim=1)
+        return torch.cat([along_t.reshape(-1), along_phi.reshape(-1)])
