@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cctbx import crystal, uctbx, xray
-from cctbx.eltbx import tiny_pse
+from cctbx.eltbx import covalent_radii, tiny_pse
 
 from dials_hybrid_refine.diffraction.scattering_factors import electron_scattering_factors
 
@@ -96,8 +96,12 @@ def element_of_type(symbol: str) -> str:
         element = "H"
     try:
         electron_scattering_factors([tiny_pse.table(element).atomic_number()], np.zeros(1))
-    except ValueError as error:
-        raise ModelError(f"{error} ({element}): elements up to lawrencium can be used") from None
+        covalent_radii.table(element)  # smtbx asks for it
+    except (ValueError, RuntimeError):
+        raise ModelError(
+            f"{element} has no electron scattering factor or no covalent radius: elements up to "
+            "californium can be used"
+        ) from None
     return element
 
 
