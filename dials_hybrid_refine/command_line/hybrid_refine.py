@@ -46,6 +46,7 @@ from dials.util import log, show_mail_handle_errors
 from dials.util.version import dials_version
 from dxtbx.model import Experiment, ExperimentList
 from libtbx.utils import Sorry
+from smtbx.refinement.constraints import InvalidConstraint
 
 from dials_hybrid_refine import __version__
 from dials_hybrid_refine.diffraction.observations import Observations
@@ -56,6 +57,7 @@ from dials_hybrid_refine.io.command_input import (
     CommandInput,
     check_belonging,
     exactly_one,
+    naming,
     parse_command_line,
     read_experiment,
     read_reflections,
@@ -290,15 +292,15 @@ def read_input(command: CommandInput) -> InputData:
     cif = exactly_one(command.structures, "structure file", remedy)
     params = command.params
     experiment = read_experiment(expt)
-    with _naming(expt):
+    with naming(expt):
         scan = scan_geometry(experiment)
     model = read_structure(cif)
     for warning in model.warnings:
         logger.warning("%s: %s", cif, warning)
-    with _naming(f"{expt} and {cif}"):
+    with naming(f"{expt} and {cif}"):
         messages = check_compatible(model.structure, experiment.crystal.get_crystal_symmetry())
     for message in messages:
-        logger.warning("%s", message)
+        logger.info("%s", message)
     table = read_reflections(refl)
     check_belonging(table, experiment, (refl, expt))
     selection = ReflectionFilter(
@@ -309,7 +311,7 @@ def read_input(command: CommandInput) -> InputData:
         d_min=params.d_min,
         d_max=params.d_max,
     )
-    with _naming(refl):
+    with naming(refl):
         observations, exclusion = read_observations(table, experiment, scan, selection)
         check_positions(observations, scan, expt)
         unique_index = unique_indices(observations.hkl, model.structure)
@@ -323,15 +325,6 @@ def read_input(command: CommandInput) -> InputData:
         exclusion,
         input_files([expt], [refl], cif),
     )
-
-
-@contextmanager
-def _naming(path: str) -> Iterator[None]:
-    """Put the file's name before the text of an error."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
 
 
 def _auto(value: Any) -> Any:
@@ -418,6 +411,29 @@ def stop_on_signal() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def explained_failures(structure: str) -> Iterator[None]:
+    """Turn what libraries raise for an unsuitable model into sentences.
+
+    Args:
+        structure: name of the structure file.
+
+    Raises:
+        ValueError: instead of their errors.
+    """
+    try:
+        yield
+    except InvalidConstraint as error:
+        raise ValueError(
+            f"{structure}: {error}: correct its AFIX instructions or remove them"
+        ) from error
+    except ArithmeticError as error:
+        raise ValueError(
+            f"the refinement of {structure} broke down ({error}): start from a better model, or "
+            "refine fewer parameters first"
+        ) from error
 
 
 @contextmanager
@@ -530,7 +546,11 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
             options.schedule.coarse_steps
             + options.schedule.cycles * options.schedule.steps_per_cycle
         )
-        with stop_on_signal() as should_stop, show_iterations(most) as observer:
+        with (
+            stop_on_signal() as should_stop,
+            show_iterations(most) as observer,
+            explained_failures(data.files.structure),
+        ):
             result = run_refinement(
                 [data.scan],
                 data.observations,
@@ -543,6 +563,8 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
         write_output(command.params, data, result)
     except ValueError as error:
         raise Sorry(str(error)) from None
+    except KeyboardInterrupt:  # before or after the refinement, which handles it itself
+        sys.exit(130)
     if result.status == "interrupted":
         sys.exit(130)
 

@@ -35,6 +35,7 @@ from dials_hybrid_refine.diffraction.propagation import PropagationSettings
 from dials_hybrid_refine.io.command_input import (
     INPUT_PHIL,
     exactly_one,
+    naming,
     parse_command_line,
     read_experiment,
 )
@@ -159,14 +160,18 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
         expt = exactly_one(command.experiments, "experiments file", remedy)
         cif = exactly_one(command.structures, "structure file", remedy)
         experiment = read_experiment(expt)
-        try:
+        with naming(expt):
             scan = scan_geometry(experiment)
-        except ValueError as error:
-            raise ValueError(f"{expt}: {error}") from error
+            if experiment.detector is None:
+                raise ValueError(
+                    "there is no detector model: give the .expt file of dials.integrate"
+                )
         model = read_structure(cif)
         for warning in model.warnings:
             logger.warning("%s: %s", cif, warning)
-        for message in check_compatible(model.structure, experiment.crystal.get_crystal_symmetry()):
+        with naming(f"{expt} and {cif}"):
+            messages = check_compatible(model.structure, experiment.crystal.get_crystal_symmetry())
+        for message in messages:
             logger.info("%s", message)
         thickness = GivenThickness(params.thickness.mean, params.thickness.std, scan.phi_range)
         delta_m = params.window.delta_m
@@ -214,6 +219,8 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
             write_atomically(params.output.reflections, lambda path: integrated.as_file(path))
     except ValueError as error:
         raise Sorry(str(error)) from None
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -78,6 +79,8 @@ def parse_command_line(
     except (RuntimeError, Sorry) as error:
         # DIALS 3.12 lets errors of PHIL through; newer versions call error()
         raise ValueError(_explain_value(_first_line(error), scope)) from error
+    except OSError as error:  # of --phil
+        raise ValueError(f"{error.filename} cannot be read ({error.strerror}): check it") from error
     except SystemExit as error:
         if error.code in (0, None):
             raise
@@ -203,6 +206,15 @@ def exactly_one(names: Sequence[str], what: str, remedy: str) -> str:
     if len(names) > 1:
         raise ValueError(f"{len(names)} {what}s were given ({', '.join(names)}): give one")
     return names[0]
+
+
+@contextmanager
+def naming(path: str) -> Iterator[None]:
+    """Put the file's name before the text of an error."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def read_experiment(path: str) -> Experiment:

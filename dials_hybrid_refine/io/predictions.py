@@ -26,10 +26,8 @@ def predict(experiment: Experiment, d_min: float) -> flex.reflection_table:
     Systematic absences are predicted too: many-beam diffraction makes them visible.
 
     Raises:
-        ValueError: if there is no detector or nothing is predicted.
+        ValueError: if nothing is predicted.
     """
-    if experiment.detector is None:
-        raise ValueError("the experiment has no detector model: reflections cannot be predicted")
     n_points = experiment.scan.get_num_images() + 1
     crystal, beam, goniometer = experiment.crystal, experiment.beam, experiment.goniometer
     settings = _at_scan_points(crystal, "get_A", n_points)
@@ -88,7 +86,10 @@ def windows_of(
     first, last = sorted(experiment.scan.get_oscillation_range())
     whole = (zeta >= min_zeta) & (phi - half >= first) & (phi + half <= last)
     if not whole.any():
-        raise ValueError("no predicted reflection is recorded as a whole: the scan is too short")
+        raise ValueError(
+            f"no predicted reflection is recorded as a whole (window.delta_m={delta_m:g} degrees, "
+            f"window.min_zeta={min_zeta:g}): the scan is too short or the window too wide"
+        )
     chosen = np.flatnonzero(whole)
     selected = table.select(flex.size_t(chosen.tolist()))
     zeros: NDArray[np.int64] = np.zeros(len(chosen), dtype=np.int64)
