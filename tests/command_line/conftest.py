@@ -1,0 +1,130 @@
+"""A small data set that the commands read and write within seconds."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+from dials_hybrid_refine.command_line import hybrid_refine, hybrid_simulate
+
+#: twenty images of the demo's crystal, whose goniometer has fixed and setting rotations
+N_IMAGES = 20
+SIMULATE = "small.expt truth.cif d_min=0.9 thickness.mean=300 noise.poisson=True nproc=1".split()
+#: arguments with which a refinement takes about three seconds
+FAST = [
+    "refinement.max_cycles=1",
+    "refinement.coarse_steps=2",
+    "refinement.max_steps=2",
+    "thickness.max=600",
+    "nproc=1",
+]
+INPUT = ["data.expt", "data.refl", "model.cif"]
+LOG = "dials.hybrid_refine.log"
+
+
+@contextmanager
+def _handlers_removed():
+    """DIALS adds handlers to its loggers each time a command starts: take them away again."""
+    loggers = [logging.getLogger(name) for name in ("dials", "dxtbx")]
+    before = [list(logger.handlers) for logger in loggers]
+    yield
+    for logger, handlers in zip(loggers, before):
+        for handler in [h for h in logger.handlers if h not in handlers]:
+            logger.removeHandler(handler)
+            handler.close()
+
+
+@pytest.fixture(autouse=True)
+def fresh_logging():
+    with _handlers_removed():
+        yield
+
+
+def _in_folder(folder: Path, run, arguments) -> None:
+    here = Path.cwd()
+    os.chdir(folder)
+    try:
+        with _handlers_removed():
+            run(arguments)
+    finally:
+        os.chdir(here)
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory) -> Path:
+    """A folder with small.expt, the first images of the demo, and truth.cif, its structure."""
+    folder = tmp_path_factory.mktemp("demo")
+    shipped = resources.files("dials_hybrid_refine") / "data"
+    (folder / "truth.cif").write_text((shipped / "quartz_demo.cif").read_text())
+    experiments = json.loads((shipped / "quartz_demo.expt").read_text())
+    scan = experiments["scan"][0]
+    scan["image_range"] = [1, N_IMAGES]
+    for name in ("exposure_time", "epochs"):
+        scan[name] = scan[name][:N_IMAGES]
+    (folder / "small.expt").write_text(json.dumps(experiments))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def simulated(demo) -> Path:
+    """A folder with data.expt, data.refl and model.cif, whose oxygen is a little displaced."""
+    _in_folder(demo, hybrid_simulate.run, SIMULATE)
+    shutil.copy(demo / "hybrid_simulated.expt", demo / "data.expt")
+    shutil.copy(demo / "hybrid_simulated.refl", demo / "data.refl")
+    text = (demo / "truth.cif").read_text()
+    assert "0.8534 0.5865" in text
+    (demo / "model.cif").write_text(text.replace("0.8534 0.5865", "0.8494 0.5895"))
+    return demo
+
+
+@pytest.fixture(scope="session")
+def refined(simulated, tmp_path_factory) -> Path:
+    """A folder with the input files and all that a refinement with defaults for output writes."""
+    folder = tmp_path_factory.mktemp("refined")
+    for name in INPUT:
+        shutil.copy(simulated / name, folder)
+    _in_folder(folder, hybrid_refine.run, INPUT + FAST)
+    return folder
+
+
+@pytest.fixture
+def files(simulated, run_in_tmp_path) -> Path:
+    """The working folder, with data.expt, data.refl and model.cif to be spoilt."""
+    for name in INPUT:
+        shutil.copy(simulated / name, run_in_tmp_path)
+    return run_in_tmp_path
+
+
+def command(name: str) -> str:
+    """The installed command, as a user's shell finds it."""
+    beside = Path(sys.executable).with_name(name)
+    found = str(beside) if beside.exists() else shutil.which(name)
+    assert found, f"{name} is not installed: pip install -e ."
+    return found
+
+
+@pytest.fixture(scope="session")
+def call():
+    """A function that runs an installed command in the working folder and returns its process."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+    def run(name: str, *arguments: str, **options) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [command(name), *arguments],
+            capture_output=True,
+            text=True,
+            env=environment,
+            timeout=120,
+            **options,
+        )
+
+    return run
