@@ -18,6 +18,9 @@ from dials_hybrid_refine.refinement.result import Result
 from dials_hybrid_refine.refinement.statistics import DEFINITIONS
 
 _SCATTERING_SOURCE = "Lobato & Van Dyck (2014), Acta Cryst. A70, 636-649"
+_CELL = [f"_cell_length_{axis}" for axis in "abc"] + [
+    f"_cell_angle_{angle}" for angle in ("alpha", "beta", "gamma")
+]
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,9 @@ def refined_cif(result: Result, context: CifContext) -> iotbx.cif.model.cif:
         )
     block = structure.as_cif_block(covariance_matrix=covariance, format="coreCIF")
     _shorten_numbers(block)
+    # cctbx rounds the cell, too much for a file that may be refined again
+    for name, value in zip(_CELL, structure.unit_cell().parameters()):
+        block[name] = f"{value:.5f}" if "length" in name else f"{value:.4f}"
     if "_atom_type_scat_source" in block:
         n_types = len(block["_atom_type_scat_source"])
         block["_atom_type_scat_source"] = flex.std_string([_SCATTERING_SOURCE] * n_types)
