@@ -10,6 +10,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from command_runs import INPUT
 
 from dials.array_family import flex
 from dxtbx.model.experiment_list import ExperimentListFactory
@@ -18,7 +19,6 @@ from scitbx import matrix
 
 from dials_hybrid_refine.command_line import hybrid_refine, hybrid_simulate
 
-INPUT = ["data.expt", "data.refl", "model.cif"]
 GIVE_EXPT = "give the .expt file"
 GIVE_REFL = "give the .refl file"
 
