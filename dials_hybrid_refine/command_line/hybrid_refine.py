@@ -134,7 +134,8 @@ thickness {
             "constant: one thickness. per_image: one thickness for each image."
   start = Auto
     .type = float(value_min=10)
-    .help = "Mean thickness (Angstrom) to start from. Auto: the best of a scan."
+    .help = "Mean thickness (Angstrom) to start from. Auto: the best of a scan. When the atoms are"
+            "about right the thickness is scanned again in any case."
   max = Auto
     .type = float(value_min=100)
     .help = "Thickest crystal considered (Angstrom). Auto: found by the scan."
@@ -146,8 +147,8 @@ thickness {
     .type = float(value_min=0.5)
     .help = "Degrees of rotation over which the neural distribution can change."
     .expert_level = 1
-  smoothness = 1
-    .type = float(value_min=0)
+  smoothness = 3
+    .type = float(value_min=1e-6)
     .help = "Weight of the prior that keeps the neural distribution smooth."
     .expert_level = 1
 }
@@ -163,7 +164,7 @@ orientation {
     .type = float(value_min=1e-6)
     .help = "Prior standard deviation of the correction in degrees."
     .expert_level = 1
-  expected_change = 0.02
+  expected_change = 0.01
     .type = float(value_min=1e-6)
     .help = "Prior standard deviation of its second differences between knots in degrees."
     .expert_level = 1
@@ -177,7 +178,7 @@ absorption {
     .help = "Starting value of that share."
 }
 scale {
-  variation = 0.15
+  variation = 0.05
     .type = float(value_min=1e-4)
     .help = "Prior standard deviation of the relative change of scale over one degree."
     .expert_level = 1
@@ -199,7 +200,7 @@ beams {
     .expert_level = 1
 }
 weighting {
-  instability = 0.05
+  instability = 0.03
     .type = float(value_min=0)
     .help = "u in the variance sigma^2 + (u I)^2 of an intensity."
   outlier_threshold = 4.0

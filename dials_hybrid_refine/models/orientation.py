@@ -23,7 +23,7 @@ class SmoothOrientation(torch.nn.Module):
         phi_ranges: Sequence[tuple[float, float]],
         knot_distance: float = 4.0,
         expected_size: float = 0.05,
-        expected_change: float = 0.02,
+        expected_change: float = 0.01,
     ) -> None:
         """
         Args:

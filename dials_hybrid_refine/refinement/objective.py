@@ -203,14 +203,14 @@ class Objective:
     ) -> torch.Tensor:
         """Forward differences; parameters are in units in which 1 is a large step."""
         step = 0.02
-        columns = []
+        columns = [torch.zeros_like(base.value)[:, None][:, :0]]
         for index in _indices(parameter):
             original = parameter[index].clone()
             parameter[index] = original + step
             moved = self.simulator(self.model.atoms(), self.model.physical_models())
             parameter[index] = original
-            columns.append((moved.value - base.value) / step)
-        return self._gather(torch.stack(columns, dim=1), base, scales)
+            columns.append((moved.value - base.value)[:, None] / step)
+        return self._gather(torch.cat(columns, dim=1), base, scales)
 
     def _thickness_columns(
         self,

@@ -49,6 +49,9 @@ from dials_hybrid_refine.refinement.weights import Weighting
 
 logger = logging.getLogger("dials.hybrid_refine.program")
 
+#: coarse steps after which the thickness is scanned again
+_STEPS_BEFORE_RESCAN = 5
+
 #: fewest reflections for each structural parameter
 _MIN_DATA_PER_PARAMETER = 2
 
@@ -70,14 +73,14 @@ class OrientationOptions:
     refine: bool = True
     knot_distance: float = 4.0
     expected_size: float = 0.05
-    expected_change: float = 0.02
+    expected_change: float = 0.01
 
 
 @dataclass(frozen=True)
 class RefinementOptions:
     """Everything a refinement can be told, beside its data.
 
-    ``thickness_start`` (Angstrom) skips the scan for the basin. ``scale_variation`` is the
+    ``thickness_start`` (Angstrom) stands for the first scan for the basin. ``scale_variation`` is the
     prior on the relative change of scale over one degree.
     """
 
@@ -88,7 +91,7 @@ class RefinementOptions:
     structure: RefinedParameters = field(default_factory=RefinedParameters)
     absorption: str = "none"
     absorption_ratio: float = 0.05
-    scale_variation: float = 0.15
+    scale_variation: float = 0.05
     weighting: Weighting = field(default_factory=Weighting)
     held_out_fraction: float = 0.05
     seed: int = 0
@@ -140,21 +143,7 @@ def run_refinement(
     _check_amount(int((~held_out).sum()), model.structure.n_parameters)
     g_data = _largest_g(scans, observations)
     coarse = coarse_selection(g_data)
-    thick, spread = _start_thickness(model, data, options, coarse, phi_ranges)
-    fine = fine_selection(
-        g_data,
-        thick,
-        options.beams.g_max,
-        options.beams.s_max,
-        options.beams.tilt_step,
-        options.beams.block_width,
-    )
-    logger.info(
-        "Beams to g_max %.2f 1/Angstrom, s_max %.3f 1/Angstrom, tilts every %.3f degrees",
-        fine.g_max,
-        fine.s_max,
-        fine.tilt_step,
-    )
+    _, spread = _start_thickness(model, data, options, coarse, phi_ranges, options.thickness_start)
     refinement = Refinement(
         data,
         model,
@@ -166,8 +155,25 @@ def run_refinement(
         spread,
     )
     setup_seconds = time.monotonic() - started
-    refinement.run(coarse, fine)
+    refinement.coarse_stage(coarse, _STEPS_BEFORE_RESCAN, "start")
+    thick, _ = _start_thickness(model, data, options, coarse, phi_ranges)
+    refinement.coarse_stage(coarse, options.schedule.coarse_steps)
+    fine = _full_selection(g_data, thick, options.beams)
+    refinement.fine_cycles(fine)
     return summarise(refinement, data, options.weighting, options.propagation, setup_seconds)
+
+
+def _full_selection(g_data: float, thickness: float, beams: BeamOptions) -> BeamSelection:
+    fine = fine_selection(
+        g_data, thickness, beams.g_max, beams.s_max, beams.tilt_step, beams.block_width
+    )
+    logger.info(
+        "Beams to g_max %.2f 1/Angstrom, s_max %.3f 1/Angstrom, tilts every %.3f degrees",
+        fine.g_max,
+        fine.s_max,
+        fine.tilt_step,
+    )
+    return fine
 
 
 def _check_amount(n_used: int, n_structural: int) -> None:
@@ -194,6 +200,7 @@ def _start_thickness(
     options: RefinementOptions,
     coarse: BeamSelection,
     phi_ranges: Sequence[tuple[float, float]],
+    given: float | None = None,
 ) -> tuple[float, float]:
     """Give the model its thickness; returns a thickness that few parts exceed (Angstrom), and the
     residuals' spread."""
@@ -204,10 +211,10 @@ def _start_thickness(
     scan = scan_thickness(simulator, model, data.observations, weights, nodes)
     mean, width = scan.best
     spread = float(np.sqrt(scan.chi_square.min() / (~data.held_out).sum()))
-    if options.thickness_start is None:
+    if given is None:
         logger.info("Thickness scan: best at %.0f +- %.0f Angstrom", mean, width)
     else:
-        mean, width = options.thickness_start, 0.25 * options.thickness_start
+        mean, width = given, 0.25 * given
     nodes = thickness_nodes(options.thickness.largest or largest_node(mean), distance)
     model.thickness = thickness_model(
         options.thickness,

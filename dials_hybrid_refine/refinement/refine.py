@@ -2,7 +2,9 @@
 
 1. A scan of thicknesses finds the basin, from one propagation of the wave.
 2. Levenberg-Marquardt in a coarse calculation (few tilts, few beams) brings all parameters
-   together near the minimum; each step is cheap, and its Gauss-Newton matrix is kept.
+   together near the minimum; each step is cheap, and its Gauss-Newton matrix is kept. After the
+   first few steps, when the atoms are about right, the thickness is scanned and started again:
+   descent alone does not find its way out of a wrong basin.
 3. Cycles of L-BFGS with the full calculation, started from that matrix. Before each the lists
    of beams are made anew with the refined orientation, after each the outliers are judged anew.
 
@@ -85,7 +87,8 @@ class Dataset:
 class RefinementState:
     """What changes while a refinement runs; the model's parameters are in the model.
 
-    ``spread`` is E of ``weights.Weighting``, ``normal`` the damped Hessian of the coarse stage.
+    ``spread`` is E of ``weights.Weighting``, ``normal`` the damped Hessian of the
+    coarse stage and ``n_effective`` the effective number of parameters there.
     """
 
     model: HybridModel
@@ -94,6 +97,7 @@ class RefinementState:
     evaluation: Evaluation | None = None
     objective: Objective | None = None
     normal: torch.Tensor | None = None
+    n_effective: float = 0.0
     history: list[Iteration] = field(default_factory=list)
     status: str = "max_iterations"
     loss_start: float = 0.0
@@ -140,7 +144,10 @@ def loss_weights(
 
 
 class Refinement:
-    """Runs the stages described above on a model, whose parameters it changes."""
+    """The stages described above; they change the parameters of ``state.model``.
+
+    Once a stage was interrupted (``state.status``) the following ones do nothing.
+    """
 
     def __init__(
         self,
@@ -162,39 +169,34 @@ class Refinement:
         self._controls = controls
         self.state = RefinementState(model, np.zeros(len(data.observations), dtype=bool), spread)
 
-    def run(self, coarse: BeamSelection, fine: BeamSelection) -> RefinementState:
-        """Refine; the state holds the model, its fit, the outliers and the status."""
-        if self._coarse_stage(coarse) and self._fine_cycles(fine):
-            self.state.status = "converged"
-        elif self._controls.should_stop():
-            self.state.status = "interrupted"
-        return self.state
-
     def gauss_newton(self) -> GaussNewton:
         """The normal equations at the current parameters, in the last calculation used."""
         assert self.state.objective is not None
         return self.state.objective.gauss_newton_matrix()
 
-    def _coarse_stage(self, selection: BeamSelection) -> bool:
+    def coarse_stage(self, selection: BeamSelection, most: int, name: str = "coarse") -> None:
+        """Levenberg-Marquardt, at most so many steps; leaves the Hessian for ``fine_cycles``."""
         objective = self._objective(selection)
-        self.state.loss_start = self._evaluate(objective).loss
+        start = self._evaluate(objective)
+        if not self.state.history:
+            self.state.loss_start = start.chi_square * self.state.spread**2
         steps = levenberg_marquardt_steps(
             self._function(objective),
             lambda: objective.gauss_newton_matrix().normal,
             self._vector(),
         )
-        last = self._follow(
-            steps, "coarse", self._schedule.coarse_steps, self._schedule.coarse_tolerance
-        )
-        if self._controls.should_stop():
-            return False
-        self.state.normal = 2 * objective.gauss_newton_matrix().normal
-        if last is not None:
-            self.state.normal = damped(self.state.normal, min(last.damping, 1.0))
+        last = self._follow(steps, name, most, self._schedule.coarse_tolerance)
+        if self._stopped():
+            return
+        equations = objective.gauss_newton_matrix()
+        self.state.normal = damped(2 * equations.normal, min(last.damping, 1.0) if last else 1.0)
+        self.state.n_effective = equations.effective_parameters()
         self._judge_outliers()
-        return True
 
-    def _fine_cycles(self, selection: BeamSelection) -> bool:
+    def fine_cycles(self, selection: BeamSelection) -> None:
+        """L-BFGS with the full calculation until it converges; sets the status."""
+        if self._stopped():
+            return
         for cycle in range(1, self._schedule.cycles + 1):
             objective = self._objective(selection)
             before = self._evaluate(objective).loss
@@ -203,8 +205,8 @@ class Refinement:
             self._follow(
                 steps, f"cycle {cycle}", self._schedule.steps_per_cycle, self._schedule.tolerance
             )
-            if self._controls.should_stop():
-                return False
+            if self._stopped():
+                return
             after = self._evaluate(objective).loss
             n_changed = self._judge_outliers()
             logger.info(
@@ -215,8 +217,13 @@ class Refinement:
             )
             settled = n_changed <= 0.002 * len(self._data.observations)
             if settled and before - after < 5 * self._schedule.tolerance * after:
-                return True
-        return False
+                self.state.status = "converged"
+                return
+
+    def _stopped(self) -> bool:
+        if self._controls.should_stop():
+            self.state.status = "interrupted"
+        return self.state.status == "interrupted"
 
     def _objective(self, selection: BeamSelection) -> Objective:
         model, observations = self.state.model, self._data.observations
@@ -312,5 +319,7 @@ class Refinement:
         rejected = find_outliers(residual, ~self._data.held_out, self._weighting)
         n_changed = int((rejected != self.state.rejected).sum())
         self.state.rejected = rejected
-        self.state.spread = residual_spread(residual, ~self._data.held_out & ~rejected)
+        self.state.spread = residual_spread(
+            residual, ~self._data.held_out & ~rejected, self.state.n_effective
+        )
         return n_changed

@@ -32,7 +32,9 @@ class Statistics:
     """Figures of merit of a finished refinement; definitions in ``statistics.DEFINITIONS``.
 
     ``n_parameters`` counts refined numbers (structure, thickness, orientation, scales, ...);
-    ``n_parameters_effective`` what remains of them under the priors.
+    ``n_parameters_effective`` what remains of them under the priors. ``loss_start`` and
+    ``loss_final`` are weighted sums of squares with E = 1 (``weights.Weighting``), which is
+    estimated anew on the way: so they can be compared.
     """
 
     used: Agreement

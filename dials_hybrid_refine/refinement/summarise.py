@@ -90,7 +90,7 @@ def summarise(
         n_parameters=sum(p.numel() for p in objective.parameters()) + len(final.scales),
         n_parameters_effective=n_effective,
         loss_start=state.loss_start,
-        loss_final=final.loss,
+        loss_final=float((residual[used] ** 2).sum()),
         n_iterations=len(state.history),
     )
     absorption = model.absorption

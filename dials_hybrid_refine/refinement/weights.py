@@ -20,7 +20,7 @@ class Weighting:
         max_rejected: largest share of reflections that may be rejected, the worst first.
     """
 
-    instability: float = 0.05
+    instability: float = 0.03
     outlier_threshold: float = 4.0
     max_rejected: float = 0.05
 
@@ -32,13 +32,18 @@ def variances(
     return np.asarray(sigma**2 + (instability * np.clip(intensity, 0, None)) ** 2)
 
 
-def residual_spread(residual: NDArray[np.float64], used: NDArray[np.bool_]) -> float:
-    """E: robust standard deviation of the residuals (n,) of used reflections.
+def residual_spread(
+    residual: NDArray[np.float64], used: NDArray[np.bool_], n_parameters: float = 0.0
+) -> float:
+    """E: robust standard deviation of the residuals (n,) of N used reflections.
 
-    1.4826 times their median size; 1 where that is zero or nothing is used.
+    1.4826 times their median size, times sqrt(N / (N - P)): parameters take up residuals, and
+    without that factor E and the priors' weight would shrink each other. 1 where nothing is left.
     """
-    spread = 1.4826 * float(np.median(np.abs(residual[used]))) if used.any() else 0.0
-    return spread if spread > 0 else 1.0
+    n_used = int(used.sum())
+    spread = 1.4826 * float(np.median(np.abs(residual[used]))) if n_used else 0.0
+    freedom = max(n_used - n_parameters, 0.25 * n_used)
+    return spread * float(np.sqrt(n_used / freedom)) if spread > 0 else 1.0
 
 
 def find_outliers(
