@@ -224,7 +224,7 @@ refinement {
     .type = int(value_min=1)
     .help = "Most steps in a cycle."
     .expert_level = 1
-  coarse_steps = 12
+  coarse_steps = 6
     .type = int(value_min=1)
     .help = "Most steps with the coarse calculation before."
     .expert_level = 1

@@ -295,10 +295,15 @@ def _chain_by_block(
     parts: torch.Tensor, by_parameter: torch.Tensor, block: torch.Tensor
 ) -> torch.Tensor:
     """sum_m parts (P, m) by_parameter[block] (b, m, p) -> (P, p), block by block."""
-    result = torch.zeros(len(parts), by_parameter.shape[-1], dtype=torch.float64)
-    for index in torch.unique(block):
-        chosen = block == index
-        result[chosen] = parts[chosen] @ by_parameter[index]
+    used = by_parameter.abs().amax((0, 2)) > 0
+    order = torch.argsort(block, stable=True)
+    sorted_parts = parts[order][:, used]
+    counts = torch.bincount(block, minlength=len(by_parameter)).tolist()
+    pieces = [
+        part @ jacobian for part, jacobian in zip(sorted_parts.split(counts), by_parameter[:, used])
+    ]
+    result = torch.empty(len(parts), by_parameter.shape[-1], dtype=torch.float64)
+    result[order] = torch.cat(pieces)
     return result
 
 

@@ -50,7 +50,7 @@ from dials_hybrid_refine.refinement.weights import Weighting
 logger = logging.getLogger("dials.hybrid_refine.program")
 
 #: coarse steps after which the thickness is scanned again
-_STEPS_BEFORE_RESCAN = 5
+_STEPS_BEFORE_RESCAN = 4
 
 #: fewest reflections for each structural parameter
 _MIN_DATA_PER_PARAMETER = 2
@@ -156,10 +156,10 @@ def run_refinement(
     )
     setup_seconds = time.monotonic() - started
     refinement.coarse_stage(coarse, _STEPS_BEFORE_RESCAN, "start")
-    thick, _ = _start_thickness(model, data, options, coarse, phi_ranges)
-    refinement.coarse_stage(coarse, options.schedule.coarse_steps)
-    fine = _full_selection(g_data, thick, options.beams)
-    refinement.fine_cycles(fine)
+    if refinement.state.status != "interrupted":
+        thick, _ = _start_thickness(model, data, options, coarse, phi_ranges)
+        refinement.coarse_stage(coarse, options.schedule.coarse_steps)
+        refinement.fine_cycles(_full_selection(g_data, thick, options.beams))
     return summarise(refinement, data, options.weighting, options.propagation, setup_seconds)
 
 

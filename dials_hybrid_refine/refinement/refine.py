@@ -67,7 +67,7 @@ class Schedule:
             share and the outliers stay the same.
     """
 
-    coarse_steps: int = 12
+    coarse_steps: int = 6
     coarse_tolerance: float = 1e-2
     cycles: int = 6
     steps_per_cycle: int = 20
@@ -146,7 +146,7 @@ def loss_weights(
 class Refinement:
     """The stages described above; they change the parameters of ``state.model``.
 
-    Once a stage was interrupted (``state.status``) the following ones do nothing.
+    A stage that is interrupted says so in ``state.status``.
     """
 
     def __init__(
