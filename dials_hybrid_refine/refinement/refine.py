@@ -8,9 +8,9 @@
 3. Cycles of L-BFGS with the full calculation, started from that matrix. Before each the lists
    of beams are made anew with the refined orientation, after each the outliers are judged anew.
 
-Measured on the DIALS quartz data this is faster than either method alone: L-BFGS without the
-matrix is still far from the minimum after 100 gradients, and a fresh matrix of the full
-calculation costs as much as ten gradients.
+Measured on the DIALS quartz data, coarse calculation: L-BFGS without the matrix needed 127
+gradients (60 s) for a chi^2 that Levenberg-Marquardt passed in its 6th step (18 s). A fresh matrix of
+the full calculation costs as much as ten gradients and did not shorten the cycles.
 """
 
 from __future__ import annotations
