@@ -226,7 +226,8 @@ refinement {
     .expert_level = 1
   coarse_steps = 6
     .type = int(value_min=1)
-    .help = "Most steps with the coarse calculation before."
+    .help = "Most steps with the coarse calculation, after the thickness was scanned again. Its"
+            "own settings are fixed; beams.* are those of the full calculation."
     .expert_level = 1
   tolerance = 1e-3
     .type = float(value_min=1e-9)
@@ -400,7 +401,9 @@ def stop_on_signal() -> Iterator[Callable[[], bool]]:
     stop = threading.Event()
 
     def handle(number: int, frame: FrameType | None) -> None:
-        logger.warning("Interrupted: stopping after the current step")
+        if stop.is_set():
+            raise KeyboardInterrupt
+        logger.warning("Interrupted: stopping after the current step (again: stop at once)")
         stop.set()
 
     if threading.current_thread() is not threading.main_thread():
@@ -430,7 +433,7 @@ def explained_failures(structure: str) -> Iterator[None]:
         raise ValueError(
             f"{structure}: {error}: correct its AFIX instructions or remove them"
         ) from error
-    except ArithmeticError as error:
+    except (ArithmeticError, torch.linalg.LinAlgError) as error:
         raise ValueError(
             f"the refinement of {structure} broke down ({error}): start from a better model, or "
             "refine fewer parameters first"
@@ -452,7 +455,9 @@ def show_iterations(most: int) -> Iterator[Callable[[Iteration], None]]:
 
 
 def log_result(result: Result) -> None:
-    """The final tables."""
+    """The final tables and warnings."""
+    for warning in result.warnings:
+        logger.warning("Warning: %s", warning)
     if result.rejected.any():
         logger.info("\nRejected as outliers (worst first):\n%s", log_tables.outlier_table(result))
     logger.info("\nExperiment along the scan:\n%s", log_tables.profile_table(result))

@@ -149,6 +149,7 @@ def _details(result: Result) -> str:
         f"R_obs {_number(statistics.held_out.r_obs)}.",
         f"Merged: MR_obs {_number(statistics.merged.mr_obs)}, MR_all {_number(statistics.merged.mr_all)}.",
     ]
+    lines += [f"Warning: {warning}." for warning in result.warnings]
     return "\n".join([*lines, "Definitions:", *(f"{text}." for text in DEFINITIONS.values())])
 
 

@@ -33,7 +33,7 @@ class ReflectionFilter:
 
     intensity: str = "profile"
     min_zeta: float = 0.05
-    max_window: float = 6.0
+    max_window: float = 4.0
     min_partiality: float = 0.99
     d_min: float | None = None
     d_max: float | None = None
@@ -196,6 +196,7 @@ def read_observations(
     # not excluded_for_scaling: dials.scale sets it where I/sigma(I) < -5, too
     for name, reason in (
         ("bad_for_refinement", "flagged bad by DIALS"),
+        ("overloaded", "overloaded"),
         ("user_excluded_in_scaling", "excluded by the user"),
     ):
         tests[reason] = _numpy(table.get_flags(getattr(table.flags, name)))

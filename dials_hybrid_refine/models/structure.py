@@ -69,15 +69,46 @@ def composition_of(structure: xray.structure) -> CrystalComposition:
 
 
 def set_refined(structure: xray.structure, refined: RefinedParameters) -> None:
-    """Set the gradient flags of all scatterers."""
-    for scatterer in structure.scatterers():
+    """Set the gradient flags of all scatterers.
+
+    Where some are set already, as from SHELX files, parameters whose flag is not set are fixed by
+    the user and stay so.
+    """
+    scatterers = structure.scatterers()
+    told = any(
+        s.flags.grad_site() or s.flags.grad_u_iso() or s.flags.grad_u_aniso() for s in scatterers
+    )
+    for scatterer in scatterers:
         flags = scatterer.flags
-        flags.set_grad_site(refined.sites)
-        flags.set_grad_u_iso(refined.displacements and flags.use_u_iso())
-        flags.set_grad_u_aniso(refined.displacements and flags.use_u_aniso())
+        site, u_iso, u_aniso = (
+            not told or flag
+            for flag in (flags.grad_site(), flags.grad_u_iso(), flags.grad_u_aniso())
+        )
+        flags.set_grad_site(refined.sites and site)
+        flags.set_grad_u_iso(refined.displacements and flags.use_u_iso() and u_iso)
+        flags.set_grad_u_aniso(refined.displacements and flags.use_u_aniso() and u_aniso)
         flags.set_grad_occupancy(refined.occupancies)
         flags.set_grad_fp(False)
         flags.set_grad_fdp(False)
+
+
+def unphysical_parameters(structure: xray.structure) -> list[str]:
+    """A sentence for each atom whose U is not positive definite or whose occupancy is odd."""
+    cell = structure.unit_cell()
+    found = []
+    for scatterer in structure.scatterers():
+        if scatterer.flags.use_u_aniso():
+            smallest = min(adptbx.eigenvalues(adptbx.u_star_as_u_cart(cell, scatterer.u_star)))
+        else:
+            smallest = scatterer.u_iso
+        # smtbx keeps isotropic U at 1e-4 or above
+        if smallest <= 1.001e-4:
+            found.append(
+                f"the displacement parameters of {scatterer.label} are not positive definite"
+            )
+        if not 0 < scatterer.occupancy <= 1.0001:
+            found.append(f"the occupancy of {scatterer.label} is {scatterer.occupancy:.3f}")
+    return found
 
 
 class _Reparametrised(torch.autograd.Function):
@@ -115,21 +146,31 @@ class StructureModel(torch.nn.Module):
         shelx_constraints: Sequence[Any] = (),
     ) -> None:
         super().__init__()
-        self._structure = structure.deep_copy_scatterers()
-        set_refined(self._structure, refined)
+        self._start = structure.deep_copy_scatterers()
+        set_refined(self._start, refined)
+        self._constraints = list(shelx_constraints)
+        self._connectivity = smtbx_utils.connectivity_table(self._start)
+        self._restart()
+        self._annotations = list(self._reparametrisation.component_annotations)
+        self._units = self._parameter_units()
+        self._layout = _ParameterLayout(self._structure)
+        self.shifts = torch.nn.Parameter(torch.zeros(len(self._units), dtype=torch.float64))
+
+    def _restart(self) -> None:
+        """A fresh reparametrisation of the starting structure.
+
+        Shifts are always applied to that: smtbx stops isotropic U at a positive floor, so that
+        shifts applied one after the other would depend on the path.
+        """
+        self._structure = self._start.deep_copy_scatterers()
         self._reparametrisation = constraints.reparametrisation(
             structure=self._structure,
-            constraints=list(shelx_constraints),
-            connectivity_table=smtbx_utils.connectivity_table(self._structure),
+            constraints=list(self._constraints),
+            connectivity_table=self._connectivity,
             temperature=20,
         )
         self._reparametrisation.linearise()
         self._reparametrisation.store()
-        self._annotations = list(self._reparametrisation.component_annotations)
-        self._applied = np.zeros(self._reparametrisation.n_independents)
-        self._units = self._parameter_units()
-        self._layout = _ParameterLayout(self._structure)
-        self.shifts = torch.nn.Parameter(torch.zeros(len(self._units), dtype=torch.float64))
 
     @property
     def n_parameters(self) -> int:
@@ -165,18 +206,44 @@ class StructureModel(torch.nn.Module):
 
     def evaluate(self, shifts: NDArray[np.float64]) -> tuple[torch.Tensor, torch.Tensor]:
         """Crystallographic parameters (q,) and their Jacobian (p, q) at scaled shifts (p,)."""
-        wanted = shifts * self._units
-        if len(wanted):
-            self._reparametrisation.apply_shifts(flex.double(wanted - self._applied))
+        self._restart()
+        if len(shifts):
+            self._reparametrisation.apply_shifts(flex.double(shifts * self._units))
         self._reparametrisation.linearise()
         self._reparametrisation.store()
-        self._applied = wanted
         values = self._layout.read(self._structure)
         return torch.from_numpy(values), torch.from_numpy(self._jacobian() * self._units[:, None])
 
     def forward(self) -> AtomicParameters:
         """The atoms' parameters, differentiable with respect to ``shifts``."""
         return self._layout.atoms(_Reparametrised.apply(self.shifts, self))
+
+    def origin_residuals(self) -> torch.Tensor:
+        """Shape (k,): k origin shifts that the space group leaves free, in units of 0.001 Angstrom.
+
+        Their squares, added to the loss, hold the centre of gravity of the sites in place.
+        """
+        start = self._layout.start_sites()
+        sites: torch.Tensor = self().sites
+        return self._origin_directions() @ (sites - start).mean(0) / _ORIGIN_TOLERANCE
+
+    def origin_jacobian(self) -> torch.Tensor:
+        """d origin residuals / d shifts, shape (k, p)."""
+        jacobian = torch.from_numpy(self.jacobian())
+        n_atoms = len(self._structure.scatterers())
+        by_axis = jacobian[:, self._layout.site_columns].reshape(len(jacobian), -1, 3).sum(1)
+        return self._origin_directions() @ by_axis.T / (n_atoms * _ORIGIN_TOLERANCE)
+
+    def _origin_directions(self) -> torch.Tensor:
+        """Rows (k, 3) that take a fractional shift along a free direction to Angstrom."""
+        cell = self._structure.unit_cell()
+        seminvariants = self._structure.space_group_info().structure_seminvariants()
+        rows = [
+            np.array(v.v) / np.dot(v.v, v.v) * cell.length(tuple(float(x) for x in v.v))
+            for v in seminvariants.vectors_and_moduli()
+            if v.m == 0
+        ]
+        return torch.from_numpy(np.array(rows, dtype=float).reshape(-1, 3))
 
     def current_structure(self) -> xray.structure:
         """A copy of the structure with the current parameters."""
@@ -195,6 +262,10 @@ def adptbx_matrix(cell: Any) -> NDArray[np.float64]:
     """The matrix (6, 6) that takes U* to U_cart, in order 11 22 33 12 13 23."""
     columns = [adptbx.u_star_as_u_cart(cell, [float(i == j) for j in range(6)]) for i in range(6)]
     return np.array(columns).T
+
+
+#: how well the free origin of a polar space group is held, in Angstrom
+_ORIGIN_TOLERANCE = 0.001
 
 
 class _ParameterLayout:
@@ -238,6 +309,10 @@ class _ParameterLayout:
         if scatterer.flags.use_u_aniso():
             return scatterer.u_star
         return adptbx.u_iso_as_u_star(structure.unit_cell(), scatterer.u_iso)
+
+    def start_sites(self) -> torch.Tensor:
+        """Sites (n, 3) of the structure the layout was made from."""
+        return torch.from_numpy(self._base[0].copy())
 
     def read(self, structure: xray.structure) -> NDArray[np.float64]:
         """The refined crystallographic parameters, in the order of the parameter map."""

@@ -135,6 +135,7 @@ class Objective:
         calculated = design @ scales
         chi_square = (self.weights * (self._intensity - calculated) ** 2).sum()
         prior = scales @ roughness @ scales + self.model.prior_residuals().square().sum()
+        prior = prior + self.model.structure.origin_residuals().square().sum()
         return chi_square + prior, chi_square, scales, design
 
     def evaluate(self) -> Evaluation:
@@ -155,6 +156,10 @@ class Objective:
         with torch.no_grad():
             jacobian, scale_jacobian, roughness = self._jacobians()
             prior = _prior_jacobian(self.model)
+            prior_normal = prior.T @ prior
+            if self.model.structure.shifts.requires_grad:
+                origin = self.model.structure.origin_jacobian()
+                prior_normal[: origin.shape[1], : origin.shape[1]] += origin.T @ origin
             weighted = self.weights[:, None] * jacobian
             data = weighted.T @ jacobian
             cross = weighted.T @ scale_jacobian
@@ -165,8 +170,8 @@ class Objective:
             solved = torch.linalg.solve(scale_normal, torch.cat([cross.T, scale_data], dim=1))
             by_parameters, by_scales = solved[:, : len(data)], solved[:, len(data) :]
             return GaussNewton(
-                normal=data + prior.T @ prior - cross @ by_parameters,
-                prior=prior.T @ prior,
+                normal=data + prior_normal - cross @ by_parameters,
+                prior=prior_normal,
                 n_scales=float(by_scales.diagonal().sum()),
             )
 

@@ -205,7 +205,8 @@ def _start_thickness(
     """Give the model its thickness; returns a thickness that few parts exceed (Angstrom), and the
     residuals' spread."""
     distance = options.thickness.node_distance
-    nodes = thickness_nodes(options.thickness.largest or LARGEST_SCANNED, distance)
+    largest = max(LARGEST_SCANNED, 2 * (options.thickness_start or 0))
+    nodes = thickness_nodes(options.thickness.largest or largest, distance)
     simulator = build_simulator(data, model, coarse, options.propagation)
     weights = loss_weights(data.observations, ~data.held_out, options.weighting, 1.0)
     scan = scan_thickness(simulator, model, data.observations, weights, nodes)
@@ -213,6 +214,8 @@ def _start_thickness(
     spread = float(np.sqrt(scan.chi_square.min() / (~data.held_out).sum()))
     if given is None:
         logger.info("Thickness scan: best at %.0f +- %.0f Angstrom", mean, width)
+        if mean == nodes[-1]:
+            logger.warning("The thickest crystal scanned fits best: raise thickness.max")
     else:
         mean, width = given, 0.25 * given
     nodes = thickness_nodes(options.thickness.largest or largest_node(mean), distance)

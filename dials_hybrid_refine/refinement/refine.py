@@ -208,6 +208,7 @@ class Refinement:
             if self._stopped():
                 return
             after = self._evaluate(objective).loss
+            fitted = (self.state.rejected, self.state.spread)
             n_changed = self._judge_outliers()
             logger.info(
                 "End of cycle %d: %d outliers, %d of them changed",
@@ -218,6 +219,9 @@ class Refinement:
             settled = n_changed <= 0.002 * len(self._data.observations)
             if settled and before - after < 5 * self._schedule.tolerance * after:
                 self.state.status = "converged"
+            if self.state.status == "converged" or cycle == self._schedule.cycles:
+                # the result speaks of the reflections that were fitted
+                self.state.rejected, self.state.spread = fitted
                 return
 
     def _stopped(self) -> bool:

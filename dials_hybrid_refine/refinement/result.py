@@ -55,7 +55,6 @@ class Profiles:
     Attributes:
         experiment: shape (b,). phi: shape (b,), degrees.
         thickness_mean, thickness_std: shape (b,), Angstrom.
-        thickness_nodes, thickness_weights: shape (b, m), Angstrom and distribution.
         orientation: shape (b, 3), rotation vector in degrees, laboratory frame: g' = R g.
         scale: shape (b,), counts per incident electron and degree.
     """
@@ -64,8 +63,6 @@ class Profiles:
     phi: NDArray[np.float64]
     thickness_mean: NDArray[np.float64]
     thickness_std: NDArray[np.float64]
-    thickness_nodes: NDArray[np.float64]
-    thickness_weights: NDArray[np.float64]
     orientation: NDArray[np.float64]
     scale: NDArray[np.float64]
 
@@ -99,6 +96,7 @@ class Result:
         weight: shape (n,), 1 / variance in the loss (also of reflections not used).
         residual: shape (n,), (I_o - I_c) sqrt(weight) over their robust spread.
         absorption_ratio: U'/U, or None without absorption.
+        warnings: sentences about parameters that came out unphysical.
     """
 
     status: str
@@ -116,3 +114,4 @@ class Result:
     history: tuple[Iteration, ...]
     timing: Timing
     absorption_ratio: float | None = None
+    warnings: tuple[str, ...] = ()

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from dials_hybrid_refine.diffraction.propagation import PropagationSettings
 from dials_hybrid_refine.models.effects import ProportionalAbsorption
 from dials_hybrid_refine.models.hybrid import HybridModel
+from dials_hybrid_refine.models.structure import unphysical_parameters
 from dials_hybrid_refine.refinement.objective import GaussNewton, Objective
 from dials_hybrid_refine.refinement.refine import Dataset, Refinement
 from dials_hybrid_refine.refinement.result import Profiles, Result, Statistics, Timing
@@ -32,8 +33,6 @@ def _profiles(objective: Objective, model: HybridModel, scales: torch.Tensor) ->
         phi=phi.numpy(),
         thickness_mean=distribution.mean().numpy(),
         thickness_std=distribution.standard_deviation().numpy(),
-        thickness_nodes=distribution.thickness.detach().numpy(),
-        thickness_weights=distribution.weight.detach().numpy(),
         orientation=np.degrees(vectors.numpy()),
         scale=scales.numpy(),
     )
@@ -70,6 +69,7 @@ def summarise(
     refine_seconds = state.history[-1].seconds if state.history else 0.0
     final = objective.evaluate()
     used = ~data.held_out & ~state.rejected
+    logger.info("Computing standard uncertainties")
     normal = refinement.gauss_newton()
     n_effective = normal.effective_parameters()
     freedom = max(1.0, float(used.sum()) - n_effective)
@@ -95,9 +95,11 @@ def summarise(
     )
     absorption = model.absorption
     beams = objective.simulator.n_beams
+    structure = model.structure.current_structure()
     return Result(
         status=state.status,
-        structure=model.structure.current_structure(),
+        structure=structure,
+        warnings=tuple(unphysical_parameters(structure)),
         covariance=_structure_covariance(model, normal, final.chi_square / freedom),
         observations=observations,
         held_out=data.held_out,

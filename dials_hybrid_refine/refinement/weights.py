@@ -16,7 +16,8 @@ class Weighting:
         instability: u in sigma^2 = E^2 (sigma_I^2 + (u I)^2), I the larger of observed and
             zero. E, the spread of the residuals, is estimated as the refinement goes on, so
             that priors weigh as much as they should against the data.
-        outlier_threshold: a reflection is rejected where its residual exceeds this many E.
+        outlier_threshold: a reflection is rejected where its residual exceeds this many robust
+            standard deviations (1.4826 times the median size) of all residuals.
         max_rejected: largest share of reflections that may be rejected, the worst first.
     """
 

@@ -89,11 +89,11 @@ def _with_uncertainty(value: float, su: float) -> str:
     return f"{value:.{digits}f}({round(su * 10**digits)})"
 
 
-def outlier_table(result: Result, most: int = 50) -> str:
-    """The rejected reflections, worst first, with the reason."""
+def outlier_table(result: Result) -> str:
+    """The rejected reflections, worst first; all differ too much from the calculated intensity."""
     observations = result.observations
     rejected = np.flatnonzero(result.rejected)
-    worst = rejected[np.argsort(-np.abs(result.residual[rejected]), kind="stable")][:most]
+    worst = rejected[np.argsort(-np.abs(result.residual[rejected]), kind="stable")]
     rows = [
         [
             " ".join(str(i) for i in observations.hkl[i]),
@@ -113,7 +113,8 @@ def outlier_table(result: Result, most: int = 50) -> str:
 def profile_table(result: Result, every: float = 10.0) -> str:
     """Thickness, orientation and scale along the scan, about every so many degrees."""
     profiles = result.profiles
-    step = max(1, round(every / max(1e-6, float(np.median(np.diff(profiles.phi, prepend=0))))))
+    spacing = float(np.median(np.diff(profiles.phi))) if len(profiles.phi) > 1 else every
+    step = max(1, round(every / max(1e-6, spacing)))
     relative = profiles.scale / profiles.scale.mean()
     rows = [
         [

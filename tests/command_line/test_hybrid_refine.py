@@ -109,7 +109,7 @@ def test_interrupted(files, number):
     try:
         n_coarse = 0
         for line in process.stdout:
-            n_coarse += line.split()[:1] == ["coarse"]
+            n_coarse += line.split()[:1] == ["start"]
             if n_coarse == 2:
                 break
         process.send_signal(number)

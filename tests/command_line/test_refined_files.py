@@ -200,7 +200,8 @@ def test_weights(table):
     used = status == STATUS["used"]
     weight = numpy(table["hybrid_refine.weight"])
     intensity = np.maximum(numpy(table["intensity.prf.value"]), 0)
-    variance = numpy(table["intensity.prf.variance"]) + (0.05 * intensity) ** 2
+    instability = hybrid_refine.phil_scope.extract().weighting.instability
+    variance = numpy(table["intensity.prf.variance"]) + (instability * intensity) ** 2
     product = (weight * variance)[used]
     assert_allclose(product, product[0], rtol=1e-9)
     assert (weight[status == STATUS["excluded"]] == 0).all()

@@ -1,6 +1,6 @@
 """The DIALS quartz data refined with default parameters, from three starting structures.
 
-The limits are those a user was promised (see README); the pinned figures are those reached, with
+The limits are those of the project's contract for these data; the pinned figures are those reached, with
 tolerances wide enough for another processor's rounding and narrow enough for a regression.
 """
 

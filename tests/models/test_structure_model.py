@@ -7,13 +7,14 @@ import pytest
 import torch
 from examples import atoms_of, make_structure, quartz_structure, triclinic_structure
 
-from cctbx import adptbx, xray
+from cctbx import adptbx, crystal, xray
 
 from dials_hybrid_refine.models.structure import (
     RefinedParameters,
     StructureModel,
     adptbx_matrix,
     composition_of,
+    unphysical_parameters,
 )
 
 EVERYTHING = RefinedParameters(sites=True, displacements=True, occupancies=True)
@@ -102,7 +103,8 @@ def test_silicon_of_quartz_moves_along_its_axis_only() -> None:
 @by_structure
 def test_jacobian_agrees_with_finite_differences(name: str) -> None:
     """The dependence is linear for these constraints: differences are exact to round-off."""
-    model = moved(STRUCTURES[name](), seed=4)
+    # small: isotropic U must stay above smtbx's floor, where they depend on nothing
+    model = moved(STRUCTURES[name](), seed=4, size=0.2)
     shifts = model.shifts.detach().numpy().copy()
     jacobian = model.jacobian()
     assert jacobian.shape[0] == model.n_parameters
@@ -240,3 +242,50 @@ def test_elements_of_ions_and_unknown_types() -> None:
 def test_multiplicities() -> None:
     fractions = composition_of(perovskite()).multiplicity_fractions
     assert fractions.tolist() == pytest.approx([4 / 8, 4 / 8, 4 / 8, 1])
+
+
+@pytest.mark.parametrize("symbol, n_free", [("P 1", 3), ("P 21", 1), ("P 32 2 1", 0)])
+def test_free_origin_is_held(symbol: str, n_free: int) -> None:
+    """A common shift along polar directions costs (shift / 0.001 Angstrom)^2 for each."""
+    cell = (5.0, 5.0, 7.0, 90, 90, 120) if "3" in symbol else (5.0, 6.0, 7.0, 90, 100, 90)
+    cell = (5.0, 6.0, 7.0, 80, 100, 110) if symbol == "P 1" else cell
+    structure = xray.structure(crystal_symmetry=crystal.symmetry(cell, symbol))
+    for label, site in (("O1", (0.11, 0.22, 0.33)), ("C1", (0.41, 0.15, 0.07))):
+        structure.add_scatterer(xray.scatterer(label, site=site, u=0.02))
+    model = StructureModel(structure, RefinedParameters(displacements=False))
+    residuals = model.origin_residuals()
+    assert residuals.shape == (n_free,)
+    shifts = torch.linspace(0.1, 0.3, model.n_parameters, dtype=torch.float64)
+    expected = model.origin_jacobian() @ shifts
+    with torch.no_grad():
+        model.shifts += shifts
+    assert torch.allclose(model.origin_residuals(), expected, rtol=1e-9)
+
+
+def test_shifts_do_not_depend_on_the_path() -> None:
+    """smtbx holds isotropic U above a floor: an overshooting trial step must leave no trace."""
+    structure = xray.structure(crystal_symmetry=crystal.symmetry((5, 6, 7, 90, 90, 90), "P 1"))
+    structure.add_scatterer(xray.scatterer("O1", site=(0.1, 0.2, 0.3), u=0.0125))
+    model = StructureModel(structure, RefinedParameters())
+    n = model.n_parameters
+    model.evaluate(np.full(n, -4.0))
+    values, _ = model.evaluate(np.zeros(n))
+    assert values[-1] == pytest.approx(0.0125, abs=1e-12)
+
+
+def test_parameters_fixed_by_a_shelx_file_stay_fixed() -> None:
+    structure = xray.structure(crystal_symmetry=crystal.symmetry((5, 6, 7, 90, 90, 90), "P 1"))
+    for label, x in (("O1", 0.1), ("O2", 0.6)):
+        structure.add_scatterer(xray.scatterer(label, site=(x, 0.2, 0.3), u=0.0125))
+    structure.scatterers()[0].flags.set_grad_site(True)
+    model = StructureModel(structure, RefinedParameters())
+    assert model.n_parameters == 3
+
+
+def test_unphysical_parameters_are_named() -> None:
+    structure = xray.structure(crystal_symmetry=crystal.symmetry((5, 6, 7, 90, 90, 90), "P 1"))
+    structure.add_scatterer(xray.scatterer("O1", site=(0.1, 0.2, 0.3), u=-0.001))
+    structure.add_scatterer(xray.scatterer("O2", site=(0.6, 0.2, 0.3), u=0.01, occupancy=1.2))
+    structure.add_scatterer(xray.scatterer("O3", site=(0.6, 0.7, 0.3), u=0.01))
+    first, second = unphysical_parameters(structure)
+    assert "O1" in first and "O2" in second

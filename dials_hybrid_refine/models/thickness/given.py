@@ -13,7 +13,7 @@ from dials_hybrid_refine.models.thickness.base import ThicknessDistribution, Thi
 class GivenThickness(ThicknessModel):
     """Mean thickness interpolated along the scan, with a normal distribution around it."""
 
-    #: nodes of the normal distribution, in standard deviations, and their weights
+    #: nodes of the normal distribution, in standard deviations
     _DEVIATIONS = np.linspace(-2.5, 2.5, 15)
 
     def __init__(self, means: Sequence[float], std: float, phi_range: tuple[float, float]) -> None:

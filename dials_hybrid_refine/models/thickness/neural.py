@@ -17,8 +17,8 @@ _EMPTY = 0.01
 class NeuralThickness(ThicknessModel):
     """p(t | phi) on fixed nodes of thickness, as the softmax of a small network of phi.
 
-    The angle enters as smooth bumps (Gaussians along the scan) besides the angle itself, so
-    that the network can follow changes over ``resolution`` degrees and not much faster. The
+    The angle enters as smooth bumps (Gaussians along the scan), so that the network can follow
+    changes over ``resolution`` degrees and not much faster. The
     output layer starts at zero: the starting distribution is the same at all angles.
     """
 
@@ -32,7 +32,7 @@ class NeuralThickness(ThicknessModel):
         phi_ranges: Sequence[tuple[float, float]],
         resolution: float = 10.0,
         width: int = 16,
-        smoothness: float = 1.0,
+        smoothness: float = 3.0,
         seed: int = 0,
     ) -> None:
         """
@@ -87,8 +87,7 @@ class NeuralThickness(ThicknessModel):
         """Roughness of log p where p has weight, so that empty nodes cost nothing.
 
         Along t third differences, which vanish for a normal distribution of any mean and width;
-        along phi second differences between bumps: with smoothness 1 it costs 1 if the mean
-        leaves the line through its neighbours by one standard deviation.
+        along phi second differences between bumps, which vanish where the mean changes linearly.
         """
         n_experiments, n_centres = len(self.embedding), len(self.centres)
         experiment = torch.arange(n_experiments).repeat_interleave(n_centres)
