@@ -26,18 +26,14 @@ Examples::
 from __future__ import annotations
 
 import logging
-import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from types import FrameType
 from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 import iotbx.phil
 import libtbx
@@ -53,7 +49,6 @@ from dials_hybrid_refine.diffraction.observations import Observations
 from dials_hybrid_refine.diffraction.propagation import PropagationSettings
 from dials_hybrid_refine.diffraction.scan import ScanGeometry
 from dials_hybrid_refine.io.command_input import (
-    INPUT_PHIL,
     CommandInput,
     check_belonging,
     exactly_one,
@@ -65,6 +60,7 @@ from dials_hybrid_refine.io.command_input import (
 from dials_hybrid_refine.io.dials_versions import cpu_count
 from dials_hybrid_refine.io.experiments import scan_geometry
 from dials_hybrid_refine.io.output_files import check_outputs, write_atomically
+from dials_hybrid_refine.io.refine_phil import REFINE_PHIL
 from dials_hybrid_refine.io.refined_cif import CifContext, refined_cif
 from dials_hybrid_refine.io.refined_experiments import with_orientation_correction
 from dials_hybrid_refine.io.refined_reflections import with_calculated
@@ -80,193 +76,21 @@ from dials_hybrid_refine.io.symmetry import check_compatible, unique_indices
 from dials_hybrid_refine.models.choose import ThicknessOptions
 from dials_hybrid_refine.models.structure import RefinedParameters
 from dials_hybrid_refine.refinement.program import (
+    STEPS_BEFORE_RESCAN,
     BeamOptions,
     OrientationOptions,
     RefinementOptions,
     run_refinement,
 )
 from dials_hybrid_refine.refinement.refine import Controls, Schedule
-from dials_hybrid_refine.refinement.result import Iteration, Result
+from dials_hybrid_refine.refinement.result import Result
 from dials_hybrid_refine.refinement.weights import Weighting
 from dials_hybrid_refine.report import log_tables
+from dials_hybrid_refine.report.progress import show_iterations, stop_on_signal
 
 logger = logging.getLogger("dials.hybrid_refine")
 
-phil_scope = iotbx.phil.parse(
-    INPUT_PHIL
-    + """
-d_min = None
-  .type = float(value_min=0)
-  .help = "Reflections with a smaller spacing (Angstrom) are not used."
-d_max = None
-  .type = float(value_min=0)
-  .help = "Reflections with a larger spacing (Angstrom) are not used."
-intensity = *profile sum
-  .type = choice
-  .help = "Profile-fitted or summed intensities. Each has its own window of rotation."
-reflections {
-  min_zeta = 0.05
-    .type = float(value_min=0, value_max=1)
-    .help = "Reflections whose |zeta| is smaller lie near the rotation axis and are excluded."
-  max_window = 4.0
-    .type = float(value_min=0)
-    .help = "Reflections that take more than this many degrees to pass are excluded."
-  min_partiality = 0.99
-    .type = float(value_min=0, value_max=1)
-    .help = "Reflections of which a smaller part was recorded are excluded."
-    .expert_level = 1
-}
-structure {
-  sites = True
-    .type = bool
-    .help = "Refine the coordinates."
-  displacements = True
-    .type = bool
-    .help = "Refine the displacement parameters, isotropic or anisotropic as in the input."
-  occupancies = False
-    .type = bool
-    .help = "Refine the occupancies."
-}
-thickness {
-  model = *neural constant per_image
-    .type = choice
-    .help = "neural: a distribution that a neural network gives for each rotation angle."
-            "constant: one thickness. per_image: one thickness for each image."
-  start = Auto
-    .type = float(value_min=10)
-    .help = "Mean thickness (Angstrom) to start from. Auto: the best of a scan. When the atoms are"
-            "about right the thickness is scanned again in any case."
-  max = Auto
-    .type = float(value_min=100)
-    .help = "Thickest crystal considered (Angstrom). Auto: found by the scan."
-  node_distance = 50
-    .type = float(value_min=5)
-    .help = "Distance (Angstrom) between the thicknesses of the neural distribution."
-    .expert_level = 1
-  resolution = 10
-    .type = float(value_min=0.5)
-    .help = "Degrees of rotation over which the neural distribution can change."
-    .expert_level = 1
-  smoothness = 3
-    .type = float(value_min=1e-6)
-    .help = "Weight of the prior that keeps the neural distribution smooth."
-    .expert_level = 1
-}
-orientation {
-  refine = True
-    .type = bool
-    .help = "Refine a smooth correction of the crystal's orientation."
-  knot_distance = 4
-    .type = float(value_min=0.1)
-    .help = "Degrees of rotation between the knots of the correction."
-    .expert_level = 1
-  expected_size = 0.05
-    .type = float(value_min=1e-6)
-    .help = "Prior standard deviation of the correction in degrees."
-    .expert_level = 1
-  expected_change = 0.01
-    .type = float(value_min=1e-6)
-    .help = "Prior standard deviation of its second differences between knots in degrees."
-    .expert_level = 1
-}
-absorption {
-  model = *none proportional
-    .type = choice
-    .help = "proportional: the imaginary potential is a refined share of the real one."
-  ratio = 0.05
-    .type = float(value_min=1e-6, value_max=1)
-    .help = "Starting value of that share."
-}
-scale {
-  variation = 0.05
-    .type = float(value_min=1e-4)
-    .help = "Prior standard deviation of the relative change of scale over one degree."
-    .expert_level = 1
-}
-beams {
-  g_max = Auto
-    .type = float(value_min=0.1)
-    .help = "Beams up to this |g| (1/Angstrom). Auto: 1.15 times that of the data."
-  s_max = 0.012
-    .type = float(value_min=1e-4)
-    .help = "Beams within this distance of the Ewald sphere (1/Angstrom) take part."
-  tilt_step = Auto
-    .type = float(value_min=1e-3)
-    .help = "Degrees between the orientations that sample rocking curves. Auto: from resolution"
-            "and thickness."
-  block_width = 1.0
-    .type = float(value_min=0.01)
-    .help = "Degrees of rotation over which one list of beams is used."
-    .expert_level = 1
-}
-weighting {
-  instability = 0.03
-    .type = float(value_min=0)
-    .help = "u in the variance sigma^2 + (u I)^2 of an intensity."
-  outlier_threshold = 4.0
-    .type = float(value_min=1)
-    .help = "Reflections are rejected whose residual exceeds this many robust standard deviations."
-  max_rejected = 0.05
-    .type = float(value_min=0, value_max=0.5)
-    .help = "Largest share of reflections that may be rejected."
-}
-held_out {
-  fraction = 0.05
-    .type = float(value_min=0, value_max=0.5)
-    .help = "Share of the reflections, with all their symmetry mates, that is never refined"
-            "against and shows whether the fit is honest."
-}
-refinement {
-  max_cycles = 6
-    .type = int(value_min=1)
-    .help = "Most cycles with the full calculation."
-  max_steps = 20
-    .type = int(value_min=1)
-    .help = "Most steps in a cycle."
-    .expert_level = 1
-  coarse_steps = 6
-    .type = int(value_min=1)
-    .help = "Most steps with the coarse calculation, after the thickness was scanned again. Its"
-            "own settings are fixed; beams.* are those of the full calculation."
-    .expert_level = 1
-  tolerance = 1e-3
-    .type = float(value_min=1e-9)
-    .help = "A cycle ends when a step lowers the loss by less than this share of it."
-    .expert_level = 1
-}
-seed = 0
-  .type = int(value_min=0)
-  .help = "Seed of the held-out selection and of the network. Same seed, same result."
-precision = *single double
-  .type = choice
-  .help = "Precision of the simulation; single has an error of about 1e-6 of the incident beam."
-  .expert_level = 1
-device = *auto cpu cuda
-  .type = choice
-  .help = "Where to compute. auto: a CUDA device if there is one."
-nproc = Auto
-  .type = int(value_min=1)
-  .help = "Number of threads. Auto: as many as there are processors."
-  .expert_level = 1
-output {
-  structure = hybrid_refined.cif
-    .type = path
-    .help = "The refined structure. None: not written; so for all output files."
-  experiments = hybrid_refined.expt
-    .type = path
-    .help = "The experiments with the refined orientation."
-  reflections = hybrid_refined.refl
-    .type = path
-    .help = "The reflections with calculated intensity, scale, weight and status."
-  json = dials.hybrid_refine.json
-    .type = path
-    .help = "Machine-readable summary."
-  log = dials.hybrid_refine.log
-    .type = path
-}
-""",
-    process_includes=True,
-)
+phil_scope = iotbx.phil.parse(REFINE_PHIL, process_includes=True)
 
 
 @dataclass(frozen=True)
@@ -396,28 +220,6 @@ def refinement_options(params: Any) -> RefinementOptions:
 
 
 @contextmanager
-def stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """A function that tells whether Ctrl-C was pressed or SIGTERM came since."""
-    stop = threading.Event()
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        logger.warning("Interrupted: stopping after the current step (again: stop at once)")
-        stop.set()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield stop.is_set
-        return
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop.is_set
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
 def explained_failures(structure: str) -> Iterator[None]:
     """Turn what libraries raise for an unsuitable model into sentences.
 
@@ -438,20 +240,6 @@ def explained_failures(structure: str) -> Iterator[None]:
             f"the refinement of {structure} broke down ({error}): start from a better model, or "
             "refine fewer parameters first"
         ) from error
-
-
-@contextmanager
-def show_iterations(most: int) -> Iterator[Callable[[Iteration], None]]:
-    """A function that logs iterations, with a progress bar on a terminal."""
-    logger.info("\n%s", log_tables.ITERATION_HEADER)
-    with tqdm(total=most, disable=None, leave=False, unit="step") as bar:
-
-        def show(iteration: Iteration) -> None:
-            with tqdm.external_write_mode():
-                logger.info("%s", log_tables.iteration_line(iteration))
-            bar.update()
-
-        yield show
 
 
 def log_result(result: Result) -> None:
@@ -549,7 +337,8 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
         data = read_input(command)
         options = refinement_options(command.params)
         most = (
-            options.schedule.coarse_steps
+            STEPS_BEFORE_RESCAN
+            + options.schedule.coarse_steps
             + options.schedule.cycles * options.schedule.steps_per_cycle
         )
         with (

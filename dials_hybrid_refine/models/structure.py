@@ -231,7 +231,8 @@ class StructureModel(torch.nn.Module):
         """d origin residuals / d shifts, shape (k, p)."""
         jacobian = torch.from_numpy(self.jacobian())
         n_atoms = len(self._structure.scatterers())
-        by_axis = jacobian[:, self._layout.site_columns].reshape(len(jacobian), -1, 3).sum(1)
+        columns = self._layout.site_columns
+        by_axis = jacobian[:, columns].reshape(len(jacobian), len(columns) // 3, 3).sum(1)
         return self._origin_directions() @ by_axis.T / (n_atoms * _ORIGIN_TOLERANCE)
 
     def _origin_directions(self) -> torch.Tensor:

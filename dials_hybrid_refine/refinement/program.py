@@ -50,7 +50,7 @@ from dials_hybrid_refine.refinement.weights import Weighting
 logger = logging.getLogger("dials.hybrid_refine.program")
 
 #: coarse steps after which the thickness is scanned again
-_STEPS_BEFORE_RESCAN = 4
+STEPS_BEFORE_RESCAN = 4
 
 #: fewest reflections for each structural parameter
 _MIN_DATA_PER_PARAMETER = 2
@@ -155,7 +155,7 @@ def run_refinement(
         spread,
     )
     setup_seconds = time.monotonic() - started
-    refinement.coarse_stage(coarse, _STEPS_BEFORE_RESCAN, "start")
+    refinement.coarse_stage(coarse, STEPS_BEFORE_RESCAN, "start")
     if refinement.state.status != "interrupted":
         thick, _ = _start_thickness(model, data, options, coarse, phi_ranges)
         refinement.coarse_stage(coarse, options.schedule.coarse_steps)

@@ -289,3 +289,12 @@ def test_unphysical_parameters_are_named() -> None:
     structure.add_scatterer(xray.scatterer("O3", site=(0.6, 0.7, 0.3), u=0.01))
     first, second = unphysical_parameters(structure)
     assert "O1" in first and "O2" in second
+
+
+def test_nothing_refined_leaves_nothing_to_hold() -> None:
+    structure = xray.structure(crystal_symmetry=crystal.symmetry((5, 6, 7, 90, 90, 90), "P 1"))
+    structure.add_scatterer(xray.scatterer("O1", site=(0.1, 0.2, 0.3), u=0.0125))
+    for refined in (RefinedParameters(sites=False), RefinedParameters(False, False, False)):
+        model = StructureModel(structure, refined)
+        assert model.origin_jacobian().shape == (3, model.n_parameters)
+        assert not model.origin_jacobian().any()

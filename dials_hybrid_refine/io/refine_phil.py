@@ -1,0 +1,180 @@
+"""The parameters of dials.hybrid_refine."""
+
+from __future__ import annotations
+
+from dials_hybrid_refine.io.command_input import INPUT_PHIL
+
+REFINE_PHIL = (
+    INPUT_PHIL
+    + """
+d_min = None
+  .type = float(value_min=0)
+  .help = "Reflections with a smaller spacing (Angstrom) are not used."
+d_max = None
+  .type = float(value_min=0)
+  .help = "Reflections with a larger spacing (Angstrom) are not used."
+intensity = *profile sum
+  .type = choice
+  .help = "Profile-fitted or summed intensities. Each has its own window of rotation."
+reflections {
+  min_zeta = 0.05
+    .type = float(value_min=0, value_max=1)
+    .help = "Reflections whose |zeta| is smaller lie near the rotation axis and are excluded."
+  max_window = 4.0
+    .type = float(value_min=0)
+    .help = "Reflections that take more than this many degrees to pass are excluded."
+  min_partiality = 0.99
+    .type = float(value_min=0, value_max=1)
+    .help = "Reflections of which a smaller part was recorded are excluded."
+    .expert_level = 1
+}
+structure {
+  sites = True
+    .type = bool
+    .help = "Refine the coordinates."
+  displacements = True
+    .type = bool
+    .help = "Refine the displacement parameters, isotropic or anisotropic as in the input."
+  occupancies = False
+    .type = bool
+    .help = "Refine the occupancies."
+}
+thickness {
+  model = *neural constant per_image
+    .type = choice
+    .help = "neural: a distribution that a neural network gives for each rotation angle."
+            "constant: one thickness. per_image: one thickness for each image."
+  start = Auto
+    .type = float(value_min=10)
+    .help = "Mean thickness (Angstrom) to start from. Auto: the best of a scan. When the atoms are"
+            "about right the thickness is scanned again in any case."
+  max = Auto
+    .type = float(value_min=100)
+    .help = "Thickest crystal considered (Angstrom). Auto: found by the scan."
+  node_distance = 50
+    .type = float(value_min=5)
+    .help = "Distance (Angstrom) between the thicknesses of the neural distribution."
+    .expert_level = 1
+  resolution = 10
+    .type = float(value_min=0.5)
+    .help = "Degrees of rotation over which the neural distribution can change."
+    .expert_level = 1
+  smoothness = 3
+    .type = float(value_min=1e-6)
+    .help = "Weight of the prior that keeps the neural distribution smooth."
+    .expert_level = 1
+}
+orientation {
+  refine = True
+    .type = bool
+    .help = "Refine a smooth correction of the crystal's orientation."
+  knot_distance = 4
+    .type = float(value_min=0.1)
+    .help = "Degrees of rotation between the knots of the correction."
+    .expert_level = 1
+  expected_size = 0.05
+    .type = float(value_min=1e-6)
+    .help = "Prior standard deviation of the correction in degrees."
+    .expert_level = 1
+  expected_change = 0.01
+    .type = float(value_min=1e-6)
+    .help = "Prior standard deviation of its second differences between knots in degrees."
+    .expert_level = 1
+}
+absorption {
+  model = *none proportional
+    .type = choice
+    .help = "proportional: the imaginary potential is a refined share of the real one."
+  ratio = 0.05
+    .type = float(value_min=1e-6, value_max=1)
+    .help = "Starting value of that share."
+}
+scale {
+  variation = 0.05
+    .type = float(value_min=1e-4)
+    .help = "Prior standard deviation of the relative change of scale over one degree."
+    .expert_level = 1
+}
+beams {
+  g_max = Auto
+    .type = float(value_min=0.1)
+    .help = "Beams up to this |g| (1/Angstrom). Auto: 1.15 times that of the data."
+  s_max = 0.012
+    .type = float(value_min=1e-4)
+    .help = "Beams within this distance of the Ewald sphere (1/Angstrom) take part."
+  tilt_step = Auto
+    .type = float(value_min=1e-3)
+    .help = "Degrees between the orientations that sample rocking curves. Auto: from resolution"
+            "and thickness."
+  block_width = 1.0
+    .type = float(value_min=0.01)
+    .help = "Degrees of rotation over which one list of beams is used."
+    .expert_level = 1
+}
+weighting {
+  instability = 0.03
+    .type = float(value_min=0)
+    .help = "u in the variance sigma^2 + (u I)^2 of an intensity."
+  outlier_threshold = 4.0
+    .type = float(value_min=1)
+    .help = "Reflections are rejected whose residual exceeds this many robust standard deviations."
+  max_rejected = 0.05
+    .type = float(value_min=0, value_max=0.5)
+    .help = "Largest share of reflections that may be rejected."
+}
+held_out {
+  fraction = 0.05
+    .type = float(value_min=0, value_max=0.5)
+    .help = "Share of the reflections, with all their symmetry mates, that is never refined"
+            "against and shows whether the fit is honest."
+}
+refinement {
+  max_cycles = 6
+    .type = int(value_min=1)
+    .help = "Most cycles with the full calculation."
+  max_steps = 20
+    .type = int(value_min=1)
+    .help = "Most steps in a cycle."
+    .expert_level = 1
+  coarse_steps = 6
+    .type = int(value_min=1)
+    .help = "Most steps with the coarse calculation, after the thickness was scanned again. Its"
+            "own settings are fixed; beams.* are those of the full calculation."
+    .expert_level = 1
+  tolerance = 1e-3
+    .type = float(value_min=1e-9)
+    .help = "A cycle ends when a step lowers the loss by less than this share of it."
+    .expert_level = 1
+}
+seed = 0
+  .type = int(value_min=0)
+  .help = "Seed of the held-out selection and of the network. Same seed, same result."
+precision = *single double
+  .type = choice
+  .help = "Precision of the simulation; single has an error of about 1e-6 of the incident beam."
+  .expert_level = 1
+device = *auto cpu cuda
+  .type = choice
+  .help = "Where to compute. auto: a CUDA device if there is one."
+nproc = Auto
+  .type = int(value_min=1)
+  .help = "Number of threads. Auto: as many as there are processors."
+  .expert_level = 1
+output {
+  structure = hybrid_refined.cif
+    .type = path
+    .help = "The refined structure. None: not written; so for all output files."
+  experiments = hybrid_refined.expt
+    .type = path
+    .help = "The experiments with the refined orientation."
+  reflections = hybrid_refined.refl
+    .type = path
+    .help = "The reflections with calculated intensity, scale, weight and status."
+  json = dials.hybrid_refine.json
+    .type = path
+    .help = "Machine-readable summary."
+  log = dials.hybrid_refine.log
+    .type = path
+}
+"""
+)
