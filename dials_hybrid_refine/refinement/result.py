@@ -34,7 +34,7 @@ class Statistics:
     ``n_parameters`` counts refined numbers (structure, thickness, orientation, scales, ...);
     ``n_parameters_effective`` what remains of them under the priors. ``loss_start`` and
     ``loss_final`` are weighted sums of squares with E = 1 (``weights.Weighting``), which is
-    estimated anew on the way: so they can be compared.
+    estimated anew on the way. The first is of the coarse calculation before outliers are rejected.
     """
 
     used: Agreement
