@@ -1,6 +1,6 @@
 """The course of a refinement.
 
-1. A scan of thicknesses finds the basin; the wave is propagated once for all of them.
+1. A scan of thicknesses finds the basin; none of them needs a propagation of its own.
 2. Levenberg-Marquardt in a coarse calculation (few tilts, few beams) brings all parameters
    together near the minimum; each step is cheap, and its Gauss-Newton matrix is kept. After the
    first few steps, when the atoms are about right, the thickness is scanned and started again:

@@ -50,7 +50,7 @@ def scan_thickness(
     weights: torch.Tensor,
     nodes: NDArray[np.float64],
 ) -> ThicknessScan:
-    """Try normal distributions around every node; the wave is propagated once for all of them.
+    """Try normal distributions around every node; none needs a propagation of its own.
 
     Args:
         simulator: blocks to use (a coarse calculation is enough).
