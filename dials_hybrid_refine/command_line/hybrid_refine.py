@@ -36,7 +36,6 @@ import numpy as np
 import torch
 
 import iotbx.phil
-import libtbx
 from dials.array_family import flex
 from dials.util import log, show_mail_handle_errors
 from dials.util.version import dials_version
@@ -45,8 +44,8 @@ from libtbx.utils import Sorry
 from smtbx.refinement.constraints import InvalidConstraint
 
 from dials_hybrid_refine import __version__
+from dials_hybrid_refine.command_line.refine_options import auto, refinement_options
 from dials_hybrid_refine.diffraction.observations import Observations
-from dials_hybrid_refine.diffraction.propagation import PropagationSettings
 from dials_hybrid_refine.diffraction.scan import ScanGeometry
 from dials_hybrid_refine.io.command_input import (
     CommandInput,
@@ -57,7 +56,6 @@ from dials_hybrid_refine.io.command_input import (
     read_experiment,
     read_reflections,
 )
-from dials_hybrid_refine.io.dials_versions import cpu_count
 from dials_hybrid_refine.io.experiments import scan_geometry
 from dials_hybrid_refine.io.output_files import check_outputs, write_atomically
 from dials_hybrid_refine.io.refine_phil import REFINE_PHIL
@@ -73,18 +71,12 @@ from dials_hybrid_refine.io.reflections import (
 from dials_hybrid_refine.io.structure import StructureFile, read_structure
 from dials_hybrid_refine.io.summary_json import InputFiles, as_text, input_files, summary
 from dials_hybrid_refine.io.symmetry import check_compatible, unique_indices
-from dials_hybrid_refine.models.choose import ThicknessOptions
-from dials_hybrid_refine.models.structure import RefinedParameters
 from dials_hybrid_refine.refinement.program import (
     STEPS_BEFORE_RESCAN,
-    BeamOptions,
-    OrientationOptions,
-    RefinementOptions,
     run_refinement,
 )
-from dials_hybrid_refine.refinement.refine import Controls, Schedule
+from dials_hybrid_refine.refinement.refine import Controls
 from dials_hybrid_refine.refinement.result import Result
-from dials_hybrid_refine.refinement.weights import Weighting
 from dials_hybrid_refine.report import log_tables
 from dials_hybrid_refine.report.progress import show_iterations, stop_on_signal
 
@@ -153,72 +145,6 @@ def read_input(command: CommandInput) -> InputData:
     )
 
 
-def _auto(value: Any) -> Any:
-    return None if value is libtbx.Auto else value
-
-
-def _device(name: str) -> str:
-    available = torch.cuda.is_available()
-    if name == "cuda" and not available:
-        raise ValueError("device=cuda: torch finds no CUDA device here; use device=cpu")
-    return "cuda" if available and name != "cpu" else "cpu"
-
-
-def refinement_options(params: Any) -> RefinementOptions:
-    """The options of the refinement from the PHIL parameters.
-
-    Raises:
-        ValueError: for a device that is not there.
-    """
-    thickness, orientation = params.thickness, params.orientation
-    return RefinementOptions(
-        thickness=ThicknessOptions(
-            model=thickness.model,
-            largest=_auto(thickness.max),
-            node_distance=thickness.node_distance,
-            resolution=thickness.resolution,
-            smoothness=thickness.smoothness,
-        ),
-        thickness_start=_auto(thickness.start),
-        beams=BeamOptions(
-            g_max=_auto(params.beams.g_max),
-            s_max=params.beams.s_max,
-            tilt_step=_auto(params.beams.tilt_step),
-            block_width=params.beams.block_width,
-        ),
-        orientation=OrientationOptions(
-            orientation.refine,
-            orientation.knot_distance,
-            orientation.expected_size,
-            orientation.expected_change,
-        ),
-        structure=RefinedParameters(
-            params.structure.sites, params.structure.displacements, params.structure.occupancies
-        ),
-        absorption=params.absorption.model,
-        absorption_ratio=params.absorption.ratio,
-        scale_variation=params.scale.variation,
-        weighting=Weighting(
-            params.weighting.instability,
-            params.weighting.outlier_threshold,
-            params.weighting.max_rejected,
-        ),
-        held_out_fraction=params.held_out.fraction,
-        seed=params.seed,
-        schedule=Schedule(
-            coarse_steps=params.refinement.coarse_steps,
-            cycles=params.refinement.max_cycles,
-            steps_per_cycle=params.refinement.max_steps,
-            tolerance=params.refinement.tolerance,
-        ),
-        propagation=PropagationSettings(
-            dtype=torch.complex64 if params.precision == "single" else torch.complex128,
-            n_threads=_auto(params.nproc) or cpu_count(),
-            device=_device(params.device),
-        ),
-    )
-
-
 @contextmanager
 def explained_failures(structure: str) -> Iterator[None]:
     """Turn what libraries raise for an unsuitable model into sentences.
@@ -249,6 +175,8 @@ def log_result(result: Result) -> None:
     if result.rejected.any():
         logger.info("\nRejected as outliers (worst first):\n%s", log_tables.outlier_table(result))
     logger.info("\nExperiment along the scan:\n%s", log_tables.profile_table(result))
+    if result.convergence:
+        logger.info("\nLimits of the calculation:\n%s", log_tables.convergence_table(result))
     if result.absorption_ratio is not None:
         logger.info("Absorption: U'/U = %.4f", result.absorption_ratio)
     logger.info("\nRefined structure:\n%s", log_tables.structure_table(result))
@@ -312,7 +240,7 @@ def _check_limits(params: Any) -> None:
     thickness = params.thickness
     for lower, smallest, upper, largest in (
         ("d_min", params.d_min, "d_max", params.d_max),
-        ("thickness.start", _auto(thickness.start), "thickness.max", _auto(thickness.max)),
+        ("thickness.start", auto(thickness.start), "thickness.max", auto(thickness.max)),
     ):
         if smallest is not None and largest is not None and smallest >= largest:
             raise ValueError(

@@ -191,7 +191,6 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
             g_max,
             params.beams.s_max,
             tilt_step,
-            block_width=1.0,
         )
         logger.info("Simulating %d reflections to d_min %g", len(table), params.d_min)
         fractions = simulate_intensities(

@@ -10,9 +10,10 @@ import torch
 from numpy.typing import NDArray
 
 from dials_hybrid_refine.diffraction.blocks import BeamBlock
+from dials_hybrid_refine.diffraction.geometry import BeamGeometry
 
-#: Chebyshev vectors of this many bytes per term stay in the processor's cache
-_TARGET_BYTES_PER_TERM = 400_000
+#: matrices and two Chebyshev vectors of this many bytes stay in a processor core's cache
+_TARGET_BYTES = {"cpu": 1_500_000, "cuda": 500_000_000}
 
 
 @dataclass(frozen=True)
@@ -23,34 +24,42 @@ class BlockBatch:
         block: shape (B,), positions in the list of blocks.
         experiment, phi_centre: shape (B,).
         phi: shape (B, n), degrees.
-        hkl: shape (B, N, 3), float64 (padded with 000).
-        bases: shape (B, n, 3, 3), 1/Angstrom.
-        active: shape (B, N, n), False where a beam is off or padding.
-        coupling_index: shape (B, N, N), where U_(g-h) stands in the table of differences.
+        bases: shape (B, n, 3, 3), 1/Angstrom, without orientation correction.
+        geometry: the beams (padded with 000, which is off there).
+        differences: table of all differences g-h; beam_keys: shape (B, N), for its lookup.
         n_rows: R.
         pair_block: shape (P,), block of each pair, 0 to B-1 in the batch.
-        pair_row: shape (P,), 0 to R-1. pair_observation: shape (P,). pair_weight: (P, n).
+        pair_row: shape (P,), 0 to R-1. pair_observation, pair_segment: shape (P,).
+        pair_weight: (P, n).
     """
 
     block: torch.Tensor
     experiment: torch.Tensor
     phi_centre: torch.Tensor
     phi: torch.Tensor
-    hkl: torch.Tensor
     bases: torch.Tensor
-    active: torch.Tensor
-    coupling_index: torch.Tensor
+    geometry: BeamGeometry
+    differences: DifferenceTable
+    beam_keys: torch.Tensor
     n_rows: int
     pair_block: torch.Tensor
     pair_row: torch.Tensor
     pair_observation: torch.Tensor
+    pair_segment: torch.Tensor
     pair_weight: torch.Tensor
+
+    def coupling_index(self) -> torch.Tensor:
+        """Where U_(g-h) stands in the table of differences: shape (B, N, N), int64.
+
+        Made when needed: for many beams it is larger than all else.
+        """
+        return self.differences.index_of_differences(self.beam_keys)
 
 
 class DifferenceTable:
     """The unique differences g-h between the beams of each block, and where they stand.
 
-    ``hkl`` (n, 3) starts with 000. Position n (one past the end) stands for "no coupling".
+    ``hkl`` (n, 3) starts with 000.
     """
 
     def __init__(self, blocks: Sequence[BeamBlock], extra: NDArray[np.int64]) -> None:
@@ -71,6 +80,8 @@ class DifferenceTable:
         )
         self._position = np.full(len(present), -1, dtype=np.int32)
         self._position[self._keys(self.hkl)] = np.arange(len(self.hkl))
+        self._lookup = torch.from_numpy(self._position)
+        self._origin = int(self._keys(np.zeros(3, dtype=np.int64)))
 
     def _keys(self, hkl: NDArray[np.int64]) -> NDArray[np.int64]:
         shifted = hkl + self._reach
@@ -81,6 +92,18 @@ class DifferenceTable:
     def positions(self, hkl: NDArray[np.int64]) -> NDArray[np.int32]:
         """Position of each of hkl (..., 3) in ``self.hkl``."""
         return np.asarray(self._position[self._keys(hkl)])
+
+    def beam_keys(self, hkl: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Numbers of beams (..., 3) whose differences tell the position of their difference."""
+        return np.asarray(
+            (hkl[..., 0] * self._shape[1] + hkl[..., 1]) * self._shape[2] + hkl[..., 2]
+        )
+
+    def index_of_differences(self, keys: torch.Tensor) -> torch.Tensor:
+        """Positions (..., N, N) of g-h in ``self.hkl``, int64, for keys (..., N) of beams."""
+        index = keys[..., :, None] - keys[..., None, :]
+        index += self._origin
+        return self._lookup.to(keys.device)[index].long()
 
 
 def _pad(arrays: Sequence[NDArray], shape: tuple[int, ...]) -> NDArray:
@@ -96,38 +119,44 @@ def _pad_tilts(block: BeamBlock, n_tilts: int) -> NDArray[np.int64]:
 
 
 def _make_batch(
-    positions: Sequence[int], blocks: Sequence[BeamBlock], table: DifferenceTable
+    positions: Sequence[int],
+    blocks: Sequence[BeamBlock],
+    table: DifferenceTable,
+    directions: NDArray[np.float64],
 ) -> BlockBatch:
     chosen = [blocks[i] for i in positions]
     n_beams = max(len(b.hkl) for b in chosen)
     n_tilts = max(len(b.phi) for b in chosen)
     n_rows = max(b.n_rows for b in chosen)
     # a block with fewer observed beams lets unobserved ones fill the rows up to n_rows
-    coupling = []
-    for block in chosen:
-        index = np.full((n_beams, n_beams), len(table.hkl), dtype=np.int32)
-        n = len(block.hkl)
-        index[:n, :n] = table.positions(block.hkl[:, None] - block.hkl[None])
-        np.fill_diagonal(index, len(table.hkl))
-        coupling.append(index)
     tilts = [_pad_tilts(b, n_tilts) for b in chosen]
 
     def tensor(array: NDArray) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(array))
 
+    hkl = _pad([b.hkl for b in chosen], (n_beams, 3))
+    experiment = np.array([b.experiment for b in chosen], dtype=np.int64)
+    direction = tensor(directions[experiment])
     return BlockBatch(
         block=tensor(np.array(positions, dtype=np.int64)),
-        experiment=tensor(np.array([b.experiment for b in chosen], dtype=np.int64)),
+        experiment=tensor(experiment),
         phi_centre=tensor(np.array([b.phi_centre for b in chosen])),
         phi=tensor(np.stack([b.phi[t] for b, t in zip(chosen, tilts)])),
-        hkl=tensor(_pad([b.hkl.astype(float) for b in chosen], (n_beams, 3))),
         bases=tensor(np.stack([b.bases[t] for b, t in zip(chosen, tilts)])),
-        active=tensor(_pad([b.active for b in chosen], (n_beams, n_tilts))),
-        coupling_index=tensor(np.stack(coupling)),
+        # the surface is taken normal to the beam
+        geometry=BeamGeometry(
+            hkl=tensor(hkl.astype(float)),
+            active=tensor(_pad([b.active for b in chosen], (n_beams, n_tilts))),
+            direction=direction,
+            normal=direction,
+        ),
+        differences=table,
+        beam_keys=tensor(table.beam_keys(hkl)),
         n_rows=n_rows,
         pair_block=tensor(np.repeat(np.arange(len(chosen)), [len(b.pair_row) for b in chosen])),
         pair_row=tensor(np.concatenate([b.pair_row for b in chosen]) - 1),
         pair_observation=tensor(np.concatenate([b.pair_observation for b in chosen])),
+        pair_segment=tensor(np.concatenate([b.pair_segment for b in chosen])),
         pair_weight=tensor(
             np.concatenate([_pad([*b.pair_weight], (n_tilts,)) if len(b.pair_weight)
                             else np.zeros((0, n_tilts)) for b in chosen])
@@ -135,26 +164,42 @@ def _make_batch(
     )  # fmt: skip
 
 
-def make_batches(blocks: Sequence[BeamBlock], table: DifferenceTable) -> list[BlockBatch]:
-    """Group blocks by number of beams, with little padding; large batches first.
+def make_batches(
+    blocks: Sequence[BeamBlock],
+    table: DifferenceTable,
+    directions: NDArray[np.float64],
+    is_real: bool,
+    device: str = "cpu",
+) -> list[BlockBatch]:
+    """Group blocks of like size, with little padding; large batches first.
 
     Blocks without a beam that is observed while on are left out (they add nothing).
+
+    Args:
+        directions: shape (n_experiments, 3), unit vectors along s0.
+        is_real: whether the potential is real (its matrices are smaller then).
+        device: decides how large a batch should be.
     """
     order = sorted(
         (i for i, block in enumerate(blocks) if block.n_rows),
-        key=lambda i: len(blocks[i].hkl),
+        key=lambda i: (len(blocks[i].phi), len(blocks[i].hkl)),
         reverse=True,
     )
+    n_parts = 1 if is_real else 2
+    target = _TARGET_BYTES["cpu" if device == "cpu" else "cuda"]
+
+    def size(block: BeamBlock) -> int:
+        width = n_parts * len(block.hkl)
+        return 4 * width * (width + 2 * len(block.phi))
+
     groups: list[list[int]] = []
     for i in order:
-        size = 8 * len(blocks[i].hkl) * len(blocks[i].phi)
         if groups:
             first = blocks[groups[-1][0]]
-            full = (len(groups[-1]) + 1) * 8 * len(first.hkl) * len(first.phi)
-            if full <= max(_TARGET_BYTES_PER_TERM, size) and len(blocks[i].hkl) > 0.85 * len(
-                first.hkl
-            ):
+            room = (len(groups[-1]) + 1) * size(first) <= target
+            like = len(blocks[i].hkl) > 0.9 * len(first.hkl)
+            if room and like and len(blocks[i].phi) == len(first.phi):
                 groups[-1].append(i)
                 continue
         groups.append([i])
-    return [_make_batch(group, blocks, table) for group in groups]
+    return [_make_batch(group, blocks, table, directions) for group in groups]

@@ -15,14 +15,17 @@ class BeamSelection:
     Attributes:
         g_max: beams up to this |g| in 1/Angstrom.
         s_max: a beam is on at tilts where |S_g| is at most this, in 1/Angstrom.
-        tilt_step: rotation between the tilts that sample a rocking curve, in degrees.
-        block_width: rotation over which one list of beams is used, in degrees.
+        tilt_step: largest rotation between the tilts that sample a rocking curve, in degrees.
+        block_width: rotation over which one list of beams is used, in degrees; None: what is
+            fastest (``block_size``). The intensities do not depend on it.
+        segment_width: rotation over which one scale is used, in degrees.
     """
 
     g_max: float
     s_max: float
     tilt_step: float
-    block_width: float
+    block_width: float | None = None
+    segment_width: float = 1.0
 
 
 def reflections_in_sphere(basis: NDArray[np.float64], g_max: float) -> NDArray[np.int64]:

@@ -19,6 +19,7 @@ from dials_hybrid_refine.diffraction.beams import (
     nominal_excitation_errors,
     reflections_in_sphere,
 )
+from dials_hybrid_refine.diffraction.block_size import tilts_per_block
 from dials_hybrid_refine.diffraction.observations import Observations
 from dials_hybrid_refine.diffraction.potential import CrystalComposition
 from dials_hybrid_refine.diffraction.scan import ScanGeometry
@@ -36,10 +37,12 @@ class BeamBlock:
         active: shape (N, n), whether the beam is on at the tilt.
         n_rows: R.
         pair_observation, pair_row: shape (P,), observation and its beam (1 to R).
-        pair_weight: shape (P, n), degrees of the window around each tilt; 0 where off.
-        tail_observation, tail_hkl, tail_weight: shape (T,), (T, 3), (T,): observations with
-            parts of the window where their beam is off, and sum of weight / S^2 over them in
-            degrees Angstrom^2.
+        pair_segment: shape (P,), segment of rotation the pair is part of.
+        pair_weight: shape (P, n), degrees of the window around each tilt; 0 where the beam is off
+            or the tilt is in another segment.
+        tail_observation, tail_segment, tail_hkl, tail_weight: shape (T,), (T,), (T, 3), (T,):
+            observations with parts of the window where their beam is off, and sum of weight / S^2
+            over them in degrees Angstrom^2.
     """
 
     experiment: int
@@ -51,10 +54,25 @@ class BeamBlock:
     n_rows: int
     pair_observation: NDArray[np.int64]
     pair_row: NDArray[np.int64]
+    pair_segment: NDArray[np.int64]
     pair_weight: NDArray[np.float64]
     tail_observation: NDArray[np.int64]
+    tail_segment: NDArray[np.int64]
     tail_hkl: NDArray[np.int64]
     tail_weight: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class BlockPlan:
+    """The blocks of one experiment, and its segments: stretches of rotation with one scale each.
+
+    Attributes:
+        blocks: those with observations.
+        segment_phi: shape (S,), middle of each segment in degrees.
+    """
+
+    blocks: list[BeamBlock]
+    segment_phi: NDArray[np.float64]
 
 
 def window_weights(
@@ -77,7 +95,7 @@ def plan_blocks(
     selection: BeamSelection,
     wave_number: float,
     correction: Callable[[NDArray[np.float64]], NDArray[np.float64]],
-) -> list[BeamBlock]:
+) -> BlockPlan:
     """Blocks that together cover the windows of one experiment's observations.
 
     Args:
@@ -91,31 +109,50 @@ def plan_blocks(
             degrees; beams are chosen with it, ``BeamBlock.bases`` are without it.
     """
     members = np.flatnonzero(observations.experiment == experiment)
-    if len(members) == 0:
-        return []
     first, last = scan.phi_range
-    n_blocks = max(1, round((last - first) / selection.block_width))
-    width = (last - first) / n_blocks
-    n_tilts = max(1, round(width / selection.tilt_step))
+    n_segments = max(1, round((last - first) / selection.segment_width))
+    segment_width = (last - first) / n_segments
+    segment_phi = first + (np.arange(n_segments) + 0.5) * segment_width
+    if len(members) == 0:
+        return BlockPlan([], segment_phi)
     candidates = reflections_in_sphere(scan.reciprocal_bases(np.array([first]))[0], selection.g_max)
     candidates = candidates[~composition.is_systematically_absent(candidates)]
+    n_blocks, n_tilts = _division(scan, candidates, selection, wave_number)
+    cell_width = (last - first) / (n_blocks * n_tilts)
+    tilts = first + (np.arange(n_blocks * n_tilts) + 0.5) * cell_width
 
     blocks = []
-    for i in range(n_blocks):
-        start = first + i * width
-        phi = start + (np.arange(n_tilts) + 0.5) * (width / n_tilts)
+    for phi in tilts.reshape(n_blocks, n_tilts):
         inside = members[
-            (observations.phi_end[members] > start)
-            & (observations.phi_start[members] < start + width)
+            (observations.phi_end[members] > phi[0] - cell_width / 2)
+            & (observations.phi_start[members] < phi[-1] + cell_width / 2)
         ]
         if len(inside):
+            segments = np.minimum((phi - first) // segment_width, n_segments - 1).astype(np.int64)
             blocks.append(
                 _plan_block(
-                    experiment, scan, observations, inside, phi, width / n_tilts,
-                    candidates, selection.s_max, wave_number, correction,
+                    experiment, scan, observations, inside, phi, cell_width, segments,
+                    candidates, selection, wave_number, correction,
                 )
             )  # fmt: skip
-    return blocks
+    return BlockPlan(blocks, segment_phi)
+
+
+def _division(
+    scan: ScanGeometry, candidates: NDArray[np.int64], selection: BeamSelection, wave_number: float
+) -> tuple[int, int]:
+    """Number of blocks in the scan and of tilts in each."""
+    first, last = scan.phi_range
+    if selection.block_width is None:
+        n_tilts = tilts_per_block(scan, candidates, selection, wave_number)
+        return _at_least((last - first) / (n_tilts * selection.tilt_step)), n_tilts
+    n_blocks = max(1, round((last - first) / selection.block_width))
+    return n_blocks, _at_least((last - first) / (n_blocks * selection.tilt_step))
+
+
+def _at_least(ratio: float) -> int:
+    """The smallest whole number not below a ratio, but for round-off."""
+    return max(1, int(np.ceil(ratio - 1e-6)))
 
 
 def _plan_block(
@@ -125,43 +162,68 @@ def _plan_block(
     members: NDArray[np.int64],
     phi: NDArray[np.float64],
     cell_width: float,
+    segments: NDArray[np.int64],
     candidates: NDArray[np.int64],
-    s_max: float,
+    selection: BeamSelection,
     wave_number: float,
     correction: Callable[[NDArray[np.float64]], NDArray[np.float64]],
 ) -> BeamBlock:
     bases = scan.reciprocal_bases(phi)
     turned = correction(phi) @ bases
-    errors = nominal_excitation_errors(turned, candidates, scan.beam_direction, wave_number)
-    near = (np.abs(errors) <= s_max).any(axis=1)
+
+    def excitation_errors(hkl: NDArray[np.int64]) -> NDArray[np.float64]:
+        return nominal_excitation_errors(turned, hkl, scan.beam_direction, wave_number)
+
     hkl = observations.hkl[members]
-    own_errors = nominal_excitation_errors(turned, hkl, scan.beam_direction, wave_number)
+    own_errors = excitation_errors(hkl)
     weights = window_weights(
         phi, cell_width, observations.phi_start[members], observations.phi_end[members]
     )
-    on = np.abs(own_errors) <= s_max
-    tails = np.where(on, 0, weights / np.where(on, 1, own_errors) ** 2).sum(axis=1)
-    has_tail = tails > 0
-    is_pair = (weights * on > 0).any(axis=1)
+    on = np.abs(own_errors) <= selection.s_max
+    observed, row = np.unique(hkl[(weights * on > 0).any(axis=1)], axis=0, return_inverse=True)
+    rows = np.zeros(len(members), dtype=np.int64)
+    rows[(weights * on > 0).any(axis=1)] = 1 + row.reshape(-1)
 
-    observed, pair_row = np.unique(hkl[is_pair], axis=0, return_inverse=True)
-    others = candidates[near]
-    known = {tuple(h) for h in observed.tolist()}
-    others = others[[tuple(h) not in known for h in others.tolist()]].reshape(-1, 3)
+    pairs, tails = [], []
+    for segment in np.unique(segments):
+        part = weights * (segments == segment)
+        inverse_square = np.where(on, 0, part / np.where(on, 1, own_errors) ** 2).sum(axis=1)
+        i = np.flatnonzero((part * on > 0).any(axis=1))
+        pairs.append((members[i], rows[i], np.full(len(i), segment), (part * on)[i]))
+        i = np.flatnonzero(inverse_square > 0)
+        tails.append((members[i], np.full(len(i), segment), hkl[i], inverse_square[i]))
+    pair_observation, pair_row, pair_segment, pair_weight = map(np.concatenate, zip(*pairs))
+    tail_observation, tail_segment, tail_hkl, tail_weight = map(np.concatenate, zip(*tails))
+
+    others = _strong_beams(candidates, excitation_errors, selection.s_max, observed)
     beams = np.concatenate([np.zeros((1, 3), dtype=np.int64), observed, others])
-    beam_errors = nominal_excitation_errors(turned, beams, scan.beam_direction, wave_number)
     return BeamBlock(
         experiment=experiment,
         phi=phi,
         phi_centre=float(phi.mean()),
         hkl=beams,
         bases=bases,
-        active=np.abs(beam_errors) <= s_max,
+        active=np.abs(excitation_errors(beams)) <= selection.s_max,
         n_rows=len(observed),
-        pair_observation=members[is_pair],
-        pair_row=1 + pair_row.reshape(-1),
-        pair_weight=(weights * on)[is_pair],
-        tail_observation=members[has_tail],
-        tail_hkl=hkl[has_tail],
-        tail_weight=tails[has_tail],
+        pair_observation=pair_observation,
+        pair_row=pair_row,
+        pair_segment=pair_segment,
+        pair_weight=pair_weight,
+        tail_observation=tail_observation,
+        tail_segment=tail_segment,
+        tail_hkl=tail_hkl,
+        tail_weight=tail_weight,
     )
+
+
+def _strong_beams(
+    candidates: NDArray[np.int64],
+    excitation_errors: Callable[[NDArray[np.int64]], NDArray[np.float64]],
+    s_max: float,
+    without: NDArray[np.int64],
+) -> NDArray[np.int64]:
+    """Candidates (n, 3) that are on at some tilt of a block, without some others."""
+    errors = excitation_errors(candidates)
+    near = candidates[(np.abs(errors) <= s_max).any(axis=1)]
+    _, first = np.unique(np.concatenate([without, near]), axis=0, return_index=True)
+    return near[np.sort(first[first >= len(without)]) - len(without)]

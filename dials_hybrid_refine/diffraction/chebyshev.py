@@ -3,78 +3,44 @@
 For the tilts of a block of rotation M' = D + diag(a) U, where only the diagonal D and the flux
 factors a differ between tilts, the wave at depth t is (up to a phase common to all beams)
 
-    phi(t) = sum_k c_k(t) V_k,    c_k(t) = (2 - delta_k0) J_k(2 pi rho t),    V_k = i^k T_k(H) e_0
+    phi(t) = sum_k i^k c_k(t) T_k(H) e_0,    c_k(t) = (2 - delta_k0) J_k(2 pi rho t)
 
-with H = (M' - c) / rho, c the real centre of the spectrum at each tilt and rho a bound of its
-half width (Tal-Ezer & Kosloff (1984), J. Chem. Phys. 81, 3967). The V_k obey
+with H = (M' - c) / rho, c the centre of the spectrum at each tilt and rho a bound of its half width
+(Tal-Ezer & Kosloff (1984), J. Chem. Phys. 81, 3967). With V_k = T_k(H) e_0 times the signs + + - -
+(repeated), which leave i^k V_k = V_k for even and i V_k for odd k,
 
-    V_1 = i H V_0,    V_(k+1) = 2 i H V_k + V_(k-1)
+    V_1 = H V_0,    V_(k+1) = V_(k-1) + 2 H V_k (even k)  or  V_(k-1) - 2 H V_k (odd k).
 
-and do not depend on t. One term costs one N x N by N x n matrix product for n tilts. The
-gradient runs the transposed recurrence backwards (``chebyshev_gradient``): no eigenvector is
-formed or differentiated, so degenerate eigenvalues and absorption do no harm.
+The V_k do not depend on t. All arithmetic is real: a real potential (centre of symmetry at the
+origin, no absorption) has real V_k, and a complex one acts as the real matrix
+[[Re U, -Im U], [Im U, Re U]] on real and imaginary parts, at the rate of real matrix products. One
+term costs one matrix product for n tilts. The gradient runs the transposed recurrence backwards
+(``chebyshev_gradient``): no eigenvector is formed or differentiated, so degenerate eigenvalues and
+absorption do no harm.
 
-Shapes: B blocks, N beams, n tilts, K terms. Beam 0 is the incident beam. Beams that are
-switched off at a tilt have zero rows in D and a there, and stay exactly zero.
+Shapes: B blocks, c parts (1 real, 2 real and imaginary), N beams, n tilts, K terms. Beam 0 is the
+incident beam. Beams that are switched off at a tilt have zero rows in D and a there, and stay zero.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.fft import fft, next_fast_len
 from scipy.special import jv
 
+from dials_hybrid_refine.diffraction.spectrum import ScatteringMatrices, SpectralBounds
+
 #: terms whose Bessel coefficient stays below this are left out
-_COEFFICIENT_TOLERANCE = {torch.complex64: 1e-8, torch.complex128: 1e-15}
+_COEFFICIENT_TOLERANCE = {torch.float32: 1e-8, torch.float64: 1e-15}
 
-#: terms that the adjoint contracts in one matrix product
-_ADJOINT_CHUNK = 16
-
-
-@dataclass(frozen=True)
-class ScatteringMatrices:
-    """M' = D + diag(a) U of a batch of blocks, in 1/Angstrom.
-
-    Attributes:
-        coupling: shape (B, N, N), U_(g-h) / (2 K_n), zero diagonal, complex.
-        flux: shape (B, N, n), w_g^2 where the beam is on, else 0; real.
-        diagonal: shape (B, N, n), w_g^2 K S_g / K_n (plus absorption) where the beam is on,
-            else 0; real, or complex with absorption.
-    """
-
-    coupling: torch.Tensor
-    flux: torch.Tensor
-    diagonal: torch.Tensor
-
-
-@dataclass(frozen=True)
-class SpectralBounds:
-    """Centre (B, 1, n) and half width rho, in 1/Angstrom, of the spectrum of M'."""
-
-    centre: torch.Tensor
-    half_width: float
-
-
-def spectral_bounds(matrices: ScatteringMatrices) -> SpectralBounds:
-    """Rigorous bounds of the spectrum, whatever the potential.
-
-    The 2-norm of the coupling is bounded by ||(U^+ U)^2||_F^(1/4), which exceeds it by the
-    eighth root of the number of strong singular values at the most.
-    """
-    diagonal = matrices.diagonal.real
-    low, high = diagonal.amin(1, keepdim=True), diagonal.amax(1, keepdim=True)
-    gram = matrices.coupling.mH @ matrices.coupling
-    scale = gram.abs().amax().clamp_min(1e-30)
-    gram = gram / scale
-    norms = torch.linalg.matrix_norm(gram @ gram) ** 0.25 * scale**0.5
-    half_width = float(((high - low) / 2).amax()) + float(norms.amax() * matrices.flux.amax())
-    if matrices.diagonal.is_complex():
-        half_width += float(matrices.diagonal.imag.abs().amax())
-    return SpectralBounds(centre=(low + high) / 2, half_width=1.001 * half_width)
+#: terms that are contracted in one matrix product
+_CHUNK = 16
 
 
 def chebyshev_coefficients(
@@ -82,7 +48,7 @@ def chebyshev_coefficients(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Coefficients c_k(t) and dc_k/dt, each of shape (B, K, m), for thicknesses (B, m).
 
-    ``dtype`` is that of the wave (complex64 or complex128); it decides how many terms are kept.
+    ``dtype`` is that of the arithmetic (float32 or float64); it decides how many terms are kept.
     """
     # blocks often share their nodes of thickness: evaluate each only once
     unique, inverse = np.unique(thickness.detach().double().cpu().numpy(), return_inverse=True)
@@ -90,69 +56,128 @@ def chebyshev_coefficients(
     largest = float(argument.max())
     # J_k(x) falls off faster than exponentially beyond k = x, over a width of x^(1/3)
     orders = np.arange(int(largest + 10 * largest ** (1 / 3) + 31))
-    bessel = jv(orders[:, None], argument)
-    derivative = np.empty_like(bessel)
+    bessel = _bessel_functions(len(orders), argument)
+    derivative = np.zeros_like(bessel)
     derivative[0] = -bessel[1]
     derivative[1:-1] = (bessel[:-2] - bessel[2:]) / 2
-    tolerance = _COEFFICIENT_TOLERANCE[dtype]
-    n_terms = max(2, 1 + int(np.flatnonzero(np.abs(bessel).max(axis=1) > tolerance).max()))
+    # beyond k = x they grow with x; round-off of the Fourier transform does not fall off
+    significant = np.abs(jv(orders, largest)) > _COEFFICIENT_TOLERANCE[dtype]
+    n_terms = max(2, 1 + int(np.flatnonzero(significant).max()))
     factor = np.where(orders[:n_terms] == 0, 1.0, 2.0)[:, None]
-    real = torch.float32 if dtype == torch.complex64 else torch.float64
     index = torch.from_numpy(inverse.reshape(thickness.shape)).to(thickness.device)
 
     def per_block(table: NDArray[np.float64]) -> torch.Tensor:
-        rows = torch.from_numpy(factor * table[:n_terms]).to(real).to(thickness.device)
+        rows = torch.from_numpy(factor * table[:n_terms]).to(dtype).to(thickness.device)
         return rows[:, index].permute(1, 0, 2)
 
     return per_block(bessel), per_block(2 * math.pi * half_width * derivative)
 
 
-@dataclass(frozen=True)
+def _bessel_functions(n_orders: int, argument: NDArray[np.float64]) -> NDArray[np.float64]:
+    """J_k(x) for k = 0 to n_orders - 1, shape (n_orders, m), to about (1 + x / 10) 1e-16.
+
+    They are the Fourier coefficients of exp(i x sin(theta)) (Abramowitz & Stegun 9.1.41); an error
+    of aliasing would be J_k beyond the last order, which is negligible.
+    """
+    n_points = next_fast_len(2 * n_orders)
+    theta = 2 * np.pi * np.arange(n_points) / n_points
+    values = np.exp(1j * np.sin(theta)[:, None] * argument)
+    return np.asarray(fft(values, axis=0)[:n_orders].real / n_points)
+
+
 class _Recurrence:
-    """V_(k+1) = D2 V_k + A2 (U V_k) + V_(k-1) with D2 = 2i (D - c) / rho, A2 = 2i a / rho."""
+    """V_(k+1) = V_(k-1) +- (D2 V_k + A2 (U V_k)) with D2 = 2 (D - c) / rho, A2 = 2 a / rho."""
 
-    coupling: torch.Tensor
-    shifted_diagonal: torch.Tensor
-    scaled_flux: torch.Tensor
+    def __init__(self, matrices: ScatteringMatrices, bounds: SpectralBounds) -> None:
+        factor = 2 / bounds.half_width
+        shifted = torch.where(matrices.flux != 0, matrices.diagonal - bounds.centre, 0)
+        self.coupling = matrices.coupling
+        self.diagonal = (factor * shifted)[:, None]
+        self.flux = (factor * matrices.flux)[:, None]
+        n_blocks, n_beams, n_tilts = matrices.flux.shape
+        self.shape = (n_blocks, matrices.n_parts, n_beams, n_tilts)
+        self._product = matrices.flux.new_empty((n_blocks, matrices.n_parts * n_beams, n_tilts))
 
-    @classmethod
-    def of(cls, matrices: ScatteringMatrices, bounds: SpectralBounds) -> _Recurrence:
-        dtype = matrices.coupling.dtype
-        factor = 2j / bounds.half_width
-        on = matrices.flux != 0
-        shifted = torch.where(on, matrices.diagonal - bounds.centre, 0)
-        return cls(
-            matrices.coupling, (factor * shifted).to(dtype), (factor * matrices.flux).to(dtype)
-        )
+    def step(
+        self, k: int, vector: torch.Tensor, other: torch.Tensor, out: torch.Tensor, sign: int = 1
+    ) -> None:
+        """out = other + sign * (+-) 2 H V_k; V_(k+1) from V_(k-1), or back with sign = -1."""
+        sign = sign if k % 2 == 0 else -sign
+        torch.bmm(self.coupling, vector.flatten(1, 2), out=self._product)
+        torch.addcmul(other, self.diagonal, vector, value=sign, out=out)
+        out.addcmul_(self.flux, self._product.view(self.shape), value=sign)
+
+    def first(self, out: torch.Tensor) -> None:
+        """V_0 and V_1 into out[0] and out[1]."""
+        out[0] = 0
+        out[0, :, 0, 0] = 1
+        self.step(0, out[0], torch.zeros_like(out[0]), out[1])
+        out[1] *= 0.5
 
 
-def chebyshev_vectors(
-    matrices: ScatteringMatrices, bounds: SpectralBounds, n_terms: int
-) -> torch.Tensor:
-    """The vectors V_k, shape (K, B, N, n)."""
-    step = _Recurrence.of(matrices, bounds)
-    shape = matrices.flux.shape
-    vectors = torch.empty(
-        (n_terms, *shape), dtype=matrices.coupling.dtype, device=matrices.coupling.device
+@dataclass(frozen=True)
+class ChebyshevVectors:
+    """The V_k of a batch: all of them, (K, B, c, N, n), or only the last two, (2, B, c, N, n)."""
+
+    stored: torch.Tensor
+    n_terms: int
+
+    @property
+    def growth(self) -> float:
+        """Largest norm of the last two V_k at any tilt; not finite where they overflowed.
+
+        Without absorption it stays below the largest w_g unless the bounds are too small.
+        """
+        return float(self.stored[-2:].square().sum((2, 3)).amax().sqrt())
+
+
+def chebyshev_waves(
+    matrices: ScatteringMatrices,
+    bounds: SpectralBounds,
+    coefficients: torch.Tensor,
+    n_rows: int,
+    keep: bool,
+) -> tuple[torch.Tensor, ChebyshevVectors]:
+    """phi of beams 1 to R for coefficients (B, K, m): real and imaginary part, (2, B, m, R, n).
+
+    keep: whether all V_k are returned, or the last two (from which the gradient finds the others).
+    """
+    step = _Recurrence(matrices, bounds)
+    n_terms = coefficients.shape[1]
+    vectors = matrices.flux.new_empty((n_terms if keep else 3, *step.shape))
+    n_blocks, n_parts, _, n_tilts = step.shape
+    rows = vectors.new_empty((n_blocks, n_terms, n_parts, n_rows, n_tilts))
+    step.first(vectors)
+    for k in range(n_terms):
+        current = vectors[k if keep else k % 3]
+        if k > 1:
+            before = (k - 1, k - 2) if keep else ((k - 1) % 3, (k - 2) % 3)
+            step.step(k - 1, vectors[before[0]], vectors[before[1]], current)
+        rows[:, k] = current[:, :, 1 : 1 + n_rows]
+    waves = _contract(rows, coefficients)
+    if keep:
+        return waves, ChebyshevVectors(vectors, n_terms)
+    last = torch.stack([vectors[(n_terms - 2) % 3], vectors[(n_terms - 1) % 3]])
+    return waves, ChebyshevVectors(last, n_terms)
+
+
+def _contract(rows: torch.Tensor, coefficients: torch.Tensor) -> torch.Tensor:
+    """sum_k i^k c_k T_k, real and imaginary part (2, B, m, R, n), for rows (B, K, c, R, n)."""
+    n_blocks, _, n_parts, n_rows, n_tilts = rows.shape
+    shape = (n_blocks, coefficients.shape[2], n_parts, n_rows, n_tilts)
+    flat = rows.flatten(2)
+    even, odd = (
+        torch.bmm(coefficients[:, parity::2].mT, flat[:, parity::2]).view(shape)
+        for parity in (0, 1)
     )
-    vectors[0] = 0
-    vectors[0, :, 0] = 1
-    product = torch.empty_like(vectors[0])
-    for k in range(n_terms - 1):
-        torch.bmm(step.coupling, vectors[k], out=product)
-        following = vectors[k + 1]
-        if k == 0:
-            torch.mul(step.shifted_diagonal, vectors[0], out=following)
-            following.addcmul_(step.scaled_flux, product).mul_(0.5)
-        else:
-            torch.addcmul(vectors[k - 1], step.shifted_diagonal, vectors[k], out=following)
-            following.addcmul_(step.scaled_flux, product)
-    return vectors
+    if n_parts == 1:
+        return torch.stack([even[:, :, 0], odd[:, :, 0]])
+    return torch.stack([even[:, :, 0] - odd[:, :, 1], even[:, :, 1] + odd[:, :, 0]])
 
 
 @dataclass(frozen=True)
 class MatrixGradients:
-    """Derivatives of a real loss; complex ones are dL/dRe + i dL/dIm. Shapes as the matrices."""
+    """Derivatives of a real loss. Shapes as the matrices."""
 
     coupling: torch.Tensor
     flux: torch.Tensor
@@ -162,60 +187,123 @@ class MatrixGradients:
 def chebyshev_gradient(
     matrices: ScatteringMatrices,
     bounds: SpectralBounds,
-    vectors: torch.Tensor,
-    vector_gradients: torch.Tensor,
+    vectors: ChebyshevVectors,
+    coefficients: torch.Tensor,
+    wave_gradient: torch.Tensor,
 ) -> MatrixGradients:
-    """Gradient of a loss from its gradient with respect to the first rows of the V_k.
+    """Gradient of a loss from its gradient with respect to the waves.
 
     Args:
-        matrices, bounds, vectors: those of the forward pass.
-        vector_gradients: shape (K, B, 1 + R, n), dL/dV_k of beams 0 to R; the loss does not
-            depend on the others.
+        matrices, bounds, vectors, coefficients: those of the forward pass.
+        wave_gradient: shape (2, B, m, R, n), as returned by ``chebyshev_waves``.
     """
-    step = _Recurrence.of(matrices, bounds)
-    coupling_h = step.coupling.mH.contiguous()
-    diagonal_h, flux_h = step.shifted_diagonal.conj_physical(), step.scaled_flux.conj_physical()
-    n_terms, n_blocks, n_beams, n_tilts = vectors.shape
-    n_rows = vector_gradients.shape[2]
-    coupling = torch.zeros_like(step.coupling)
-    diagonal = torch.zeros_like(vectors[0])
-    flux = torch.zeros_like(vectors[0])
-    chunk = min(_ADJOINT_CHUNK, n_terms)
+    step = _Recurrence(matrices, bounds)
+    transposed = _Recurrence(matrices.transposed(), bounds)
+    sources = _Sources(coefficients, wave_gradient, matrices.n_parts)
+    n_rows = wave_gradient.shape[3]
+    n_blocks, n_parts, n_beams, n_tilts = step.shape
+    coupling = torch.zeros_like(matrices.coupling)
+    diagonal = matrices.flux.new_zeros(step.shape)
+    flux = matrices.flux.new_zeros(step.shape)
     # adjoints of V_k, V_(k+1), V_(k+2); V_0 is constant and needs none
-    adjoints = torch.zeros(
-        (chunk + 2, n_blocks, n_beams, n_tilts), dtype=vectors.dtype, device=vectors.device
+    adjoints = matrices.flux.new_zeros((_CHUNK + 2, *step.shape))
+    weighted = matrices.flux.new_zeros((_CHUNK + 1, *step.shape))
+    fluxes = (step.flux, -step.flux)
+    left, right = (
+        matrices.flux.new_empty((n_blocks, n_parts, n_beams, _CHUNK, n_tilts)) for _ in range(2)
     )
-    weighted = torch.empty_like(adjoints[0])
-    for stop in range(n_terms, 1, -chunk):
-        start = max(1, stop - chunk)
+    for start, stop, before in _backwards(step, vectors):
         size = stop - start
         adjoints[size : size + 2] = adjoints[:2].clone()
-        for k in range(stop - 1, start - 1, -1):
-            current, after = adjoints[k - start], adjoints[k - start + 1]
-            # (2iH)^+ applied to the adjoint of V_(k+1): U^+ (A2^* lambda) + D2^* lambda
-            torch.mul(flux_h, after, out=weighted)
-            torch.addcmul(adjoints[k - start + 2], diagonal_h, after, out=current)
-            current.baddbmm_(coupling_h, weighted)
-            current[:, :n_rows] += vector_gradients[k]
-        lam = adjoints[:size].clone()
-        if start == 1:
-            lam[0] *= 0.5  # V_1 = iH V_0, without the factor 2
-        before = vectors[start - 1 : stop - 1]
-        diagonal += (before.conj() * lam).sum(0)
-        applied = vectors[start:stop] - (vectors[start - 2 : stop - 2] if start > 1 else 0)
-        if start == 1:
-            applied[0] *= 2
-            applied[1:] -= vectors[0 : stop - 2]
-        flux += (applied.conj() * lam).sum(0)
-        left = (lam * flux_h).permute(1, 2, 0, 3).reshape(n_blocks, n_beams, size * n_tilts)
-        right = before.permute(1, 2, 0, 3).reshape(n_blocks, n_beams, size * n_tilts)
-        coupling.baddbmm_(left, right.mH)
-    # flux now holds sum conj(D2 V + A2 U V) lambda; take off the part of D2, divide by a
+        weighted[size] = weighted[0]
+        gradients = sources.chunk(start, stop)
+        for i in range(size - 1, -1, -1):
+            # transpose of +- 2 H: U^T (A2 lambda) + D2 lambda
+            sign = 1 - 2 * ((start + i) % 2)
+            current, after = adjoints[i], adjoints[i + 1]
+            torch.addcmul(adjoints[i + 2], step.diagonal, after, value=sign, out=current)
+            current.flatten(1, 2).baddbmm_(transposed.coupling, weighted[i + 1].flatten(1, 2))
+            current[:, :, 1 : 1 + n_rows] += gradients[i]
+            # V_k = V_(k-2) -+ 2 H V_(k-1), without the factor 2 for k = 1
+            own = current if start + i > 1 else 0.5 * current
+            torch.mul(fluxes[(start + i - 1) % 2], own, out=weighted[i])
+            diagonal.addcmul_(before[i + 1], own, value=-sign)
+            # D2 V + A2 (U V) = -+ (V_k - V_(k-2)), with V_(-1) = 0
+            flux.addcmul_(before[i + 2], current).addcmul_(before[i], current, value=-1)
+        left[:, :, :, :size] = weighted[:size].permute(1, 2, 3, 0, 4)
+        right[:, :, :, :size] = before[1 : size + 1].permute(1, 2, 3, 0, 4)
+        columns = (n_blocks, n_parts * n_beams, _CHUNK * n_tilts)
+        filled = size * n_tilts
+        coupling.baddbmm_(left.view(columns)[..., :filled], right.view(columns)[..., :filled].mT)
+    # flux now holds sum (D2 V + A2 U V) lambda; take off the part of D2, divide by a
     on = matrices.flux != 0
-    flux -= diagonal_h * diagonal
-    safe_flux = torch.where(on, matrices.flux, 1)
+    by_diagonal = diagonal.sum(1)
+    by_flux = flux.sum(1) - step.diagonal[:, 0] * by_diagonal
     return MatrixGradients(
         coupling=coupling,
-        flux=torch.where(on, flux.real / safe_flux, 0),
-        diagonal=torch.where(on, diagonal * (-2j / bounds.half_width), 0),
+        flux=torch.where(on, by_flux / torch.where(on, matrices.flux, 1), 0),
+        diagonal=torch.where(on, by_diagonal * (2 / bounds.half_width), 0),
     )
+
+
+class _Sources:
+    """dL/dV_k of beams 1 to R, made for a few terms at a time."""
+
+    def __init__(
+        self, coefficients: torch.Tensor, wave_gradient: torch.Tensor, n_parts: int
+    ) -> None:
+        real, imaginary = wave_gradient
+        if n_parts == 1:
+            by_parity = [real[:, :, None], imaginary[:, :, None]]
+        else:
+            by_parity = [
+                torch.stack([real, imaginary], dim=2), torch.stack([imaginary, -real], dim=2)
+            ]  # fmt: skip
+        self._shape = by_parity[0].shape[2:]
+        self._by_parity = [g.flatten(2) for g in by_parity]
+        self._coefficients = coefficients
+
+    def chunk(self, start: int, stop: int) -> torch.Tensor:
+        """Shape (stop - start, B, c, R, n)."""
+        n_blocks = self._coefficients.shape[0]
+        result = self._by_parity[0].new_empty((stop - start, n_blocks, *self._shape))
+        for parity in (0, 1):
+            first = (start + parity) % 2
+            rows = self._coefficients[:, start + first : stop : 2]
+            products = torch.bmm(rows, self._by_parity[(start + first) % 2])
+            result[first::2] = products.transpose(0, 1).unflatten(2, self._shape)
+        return result
+
+
+def _backwards(
+    step: _Recurrence, vectors: ChebyshevVectors
+) -> Iterator[tuple[int, int, torch.Tensor]]:
+    """From the last terms to the first: (start, stop, V_(start-2) to V_(stop-1)).
+
+    V_(-1) is zero. Terms that were not stored are found by
+    running the recurrence backwards from the last two: V_(k-1) = V_(k+1) -+ 2 H V_k.
+    """
+    stops = range(vectors.n_terms, 1, -_CHUNK)
+    complete = len(vectors.stored) == vectors.n_terms
+    buffer = vectors.stored.new_zeros((_CHUNK + 2, *step.shape))
+    if not complete:
+        last = vectors.stored
+    for stop in stops:
+        start = max(1, stop - _CHUNK)
+        size = stop - start
+        if complete and start > 1:
+            yield start, stop, vectors.stored[start - 2 : stop]
+            continue
+        if complete:
+            buffer[0] = 0
+            buffer[1 : size + 2] = vectors.stored[:stop]
+        else:
+            buffer[size : size + 2] = last
+            for k in range(stop - 2, start - 2, -1):
+                if k > 0:
+                    i = k - start + 2
+                    step.step(k, buffer[i], buffer[i + 1], buffer[i - 1], sign=-1)
+            last = buffer[:2].clone()
+            if start == 1:
+                buffer[0] = 0
+        yield start, stop, buffer[: size + 2]

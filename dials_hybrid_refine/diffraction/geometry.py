@@ -11,26 +11,6 @@ from dataclasses import dataclass
 import torch
 
 
-@dataclass(frozen=True)
-class IncidentBeam:
-    """The electron beam inside the crystal.
-
-    Attributes:
-        direction: shape (..., 3), unit vector along s0, to be broadcast against g.
-        normal: shape (..., 3), unit vector into the crystal normal to its entrance face.
-        wave_number: scalar, K = sqrt(1/lambda^2 + U_0) in 1/Angstrom.
-    """
-
-    direction: torch.Tensor
-    normal: torch.Tensor
-    wave_number: torch.Tensor
-
-    @property
-    def normal_wave_number(self) -> torch.Tensor:
-        """K_n = K.n in 1/Angstrom."""
-        return self.wave_number * (self.direction * self.normal).sum(-1)
-
-
 def wave_number_in_crystal(wavelength: float, mean_inner_potential: torch.Tensor) -> torch.Tensor:
     """K = sqrt(1/lambda^2 + U_0) in 1/Angstrom, for lambda in Angstrom, U_0 in 1/Angstrom^2."""
     return torch.sqrt(1 / wavelength**2 + mean_inner_potential)
@@ -53,14 +33,45 @@ def rotation_matrices(rotation_vectors: torch.Tensor) -> torch.Tensor:
     return identity + sin_term * skew + cos_term * (skew @ skew)
 
 
-def excitation_errors(g: torch.Tensor, beam: IncidentBeam) -> torch.Tensor:
-    """S_g = (K^2 - |K+g|^2) / (2K) in 1/Angstrom, shape (...), for vectors g of shape (..., 3).
+@dataclass(frozen=True)
+class BeamGeometry:
+    """The beams of a batch of blocks, as the geometry needs them.
 
-    Expanded to -(g.k + g^2 / (2K)) with the unit vector k, which loses no digits.
+    Attributes:
+        hkl: shape (B, N, 3), float64.
+        active: shape (B, N, n), whether a beam is on at a tilt.
+        direction: shape (B, 3), unit vectors along s0.
+        normal: shape (B, 3), unit vectors into the crystal normal to its entrance face.
     """
-    return -((g * beam.direction).sum(-1) + (g**2).sum(-1) / (2 * beam.wave_number))
+
+    hkl: torch.Tensor
+    active: torch.Tensor
+    direction: torch.Tensor
+    normal: torch.Tensor
 
 
-def flux_factors(g: torch.Tensor, beam: IncidentBeam) -> torch.Tensor:
-    """w_g^2 = K_n / (K_n + g.n), the inverse ratio of fluxes through the exit face."""
-    return 1 / (1 + (g * beam.normal).sum(-1) / beam.normal_wave_number)
+def diagonal_and_flux(
+    beams: BeamGeometry, bases: torch.Tensor, wave_number: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """w_g^2 K S_g / K_n in 1/Angstrom and w_g^2, each (B, N, n), 0 where a beam is off.
+
+    S_g = (K^2 - |K+g|^2) / (2K), expanded to -(g.k + g^2 / (2K)) with the unit vector k, which
+    loses no digits; w_g^2 = K_n / (K_n + g.n), the inverse ratio of fluxes through the exit face;
+    K_n = K.n.
+
+    Args:
+        bases: shape (B, n, 3, 3), reciprocal bases G with g = G h, in 1/Angstrom.
+        wave_number: scalar, K in the crystal, 1/Angstrom.
+    """
+    g_along, g_normal = (
+        beams.hkl @ torch.einsum("bi,btij->btj", vector, bases).mT
+        for vector in (beams.direction, beams.normal)
+    )
+    metrics = bases.mT @ bases
+    h, k, m = beams.hkl.unbind(-1)
+    products = torch.stack([h * h, k * k, m * m, 2 * h * k, 2 * h * m, 2 * k * m], dim=-1)
+    rows, columns = [0, 1, 2, 0, 0, 1], [0, 1, 2, 1, 2, 2]
+    g_sq = products @ metrics[..., rows, columns].mT
+    cosine = (beams.direction * beams.normal).sum(-1)[:, None, None]
+    flux = torch.where(beams.active, 1 / (1 + g_normal / (wave_number * cosine)), 0)
+    return -flux * (g_along + g_sq / (2 * wave_number)) / cosine, flux

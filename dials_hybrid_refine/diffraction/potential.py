@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.utils.checkpoint import checkpoint
 
 from dials_hybrid_refine.diffraction.electron import relativistic_factor
 from dials_hybrid_refine.diffraction.scattering_factors import electron_scattering_factors
@@ -63,6 +64,11 @@ class CrystalComposition:
         phases = hkl @ self.translations[identity].T
         return np.asarray((np.abs(phases - np.round(phases)) > 1e-6).any(axis=1))
 
+    def inversion_centre(self) -> NDArray[np.float64] | None:
+        """Fractional coordinates (3,) of a centre of symmetry; None where there is none."""
+        inversion = (self.rotations == -np.eye(3, dtype=int)).all(axis=(1, 2))
+        return self.translations[inversion][0] / 2 if inversion.any() else None
+
 
 @dataclass(frozen=True)
 class _SymmetryReduction:
@@ -108,7 +114,7 @@ class CrystalPotential:
     """
 
     #: atoms x reflections x symmetry operations summed at a time (memory: about 100 bytes each)
-    _CHUNK = 2_000_000
+    _CHUNK = 1_000_000
 
     def __init__(
         self, hkl: NDArray[np.int64], composition: CrystalComposition, wavelength: float
@@ -142,12 +148,16 @@ class CrystalPotential:
         """U_h in 1/Angstrom^2, complex128, shape (n,), in the order of ``hkl``."""
         n_unique, n_ops = self._shifts.shape
         step = max(1, self._CHUNK // max(1, n_ops * len(atoms.occupancies)))
-        unique = torch.cat(
-            [
-                self._sum_over_atoms(atoms, slice(start, start + step))
-                for start in range(0, n_unique, step)
+        if step >= n_unique:
+            unique = self._sum_over_atoms(atoms, slice(None))
+        else:
+            # sums are made again for the gradient, so that memory is that of one chunk
+            chunks = [slice(start, start + step) for start in range(0, n_unique, step)]
+            sums = [
+                checkpoint(self._sum_over_atoms, atoms, chunk, use_reentrant=False)
+                for chunk in chunks
             ]
-        )
+            unique = torch.cat(sums)
         values = unique[self._index]
         return torch.where(self._friedel, values.conj(), values) * self._phase
 

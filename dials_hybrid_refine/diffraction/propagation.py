@@ -10,23 +10,41 @@ number.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 
+from dials_hybrid_refine.diffraction.batches import BlockBatch
 from dials_hybrid_refine.diffraction.chebyshev import (
-    ScatteringMatrices,
-    SpectralBounds,
+    ChebyshevVectors,
     chebyshev_coefficients,
     chebyshev_gradient,
-    chebyshev_vectors,
-    spectral_bounds,
+    chebyshev_waves,
 )
+from dials_hybrid_refine.diffraction.geometry import diagonal_and_flux
+from dials_hybrid_refine.diffraction.spectrum import (
+    ScatteringMatrices,
+    SpectralBounds,
+    absorption_norm,
+    complex_gradient,
+    estimated_bounds,
+    real_form,
+    rigorous_bounds,
+)
+from dials_hybrid_refine.diffraction.workers import MemoryBudget, in_threads
 
 _T = TypeVar("_T")
+
+#: norm of the Chebyshev vectors above which the spectral bounds were too small; without
+#: absorption it is the largest w_g, which differs from 1 by a per cent
+_LARGEST_GROWTH = 2.0
+#: the same factor on top of what absorption explains
+_LARGEST_ABSORBED_GROWTH = 100.0
+#: how often bounds are widened before the calculation is given up
+_MOST_REPAIRS = 8
 
 
 @dataclass(frozen=True)
@@ -38,7 +56,7 @@ class PropagationSettings:
         n_threads: batches computed at the same time.
         device: where to compute; the tensors that come in and go out are on the CPU.
         keep_bytes: Chebyshev vectors of batches are kept for the gradient up to this many
-            bytes in all; those of the other batches are computed again.
+            bytes in all; those of the other batches are found again by running backwards.
     """
 
     dtype: torch.dtype = torch.complex64
@@ -46,25 +64,40 @@ class PropagationSettings:
     device: str = "cpu"
     keep_bytes: int = 1_000_000_000
 
+    @property
+    def real_dtype(self) -> torch.dtype:
+        """The dtype of the arithmetic: float32 or float64."""
+        return torch.float32 if self.dtype == torch.complex64 else torch.float64
+
+
+@dataclass(frozen=True)
+class Coupling:
+    """U_h / (2 K_n) of all differences between beams, in 1/Angstrom.
+
+    Attributes:
+        values: complex128, shape (n_h,), in the order of ``DifferenceTable.hkl``; the first is that
+            of the diagonal: i U'_0 / (2 K_n) with absorption, else zero.
+        is_real: whether all are real (to be used only where the symmetry says so).
+        absorbs: whether U' is not zero.
+    """
+
+    values: torch.Tensor
+    is_real: bool
+    absorbs: bool
+
 
 @dataclass(frozen=True)
 class BatchInput:
-    """One batch of B blocks with at most N beams, n tilts, R observed beams, m thicknesses.
+    """What changes about a batch of B blocks with n tilts, of m thicknesses each.
 
     Attributes:
-        coupling_index: shape (B, N, N), where U_(g-h) stands in the table of coefficients; the
-            table's last entry is zero and stands for the diagonal and for padding.
-        n_rows: R; beams 1 to R are the observed ones, beam 0 is the incident beam.
-        flux: shape (B, N, n), w_g^2, 0 where a beam is off.
-        diagonal: shape (B, N, n), w_g^2 K S_g / K_n (+ absorption), in 1/Angstrom, 0 where off.
+        bases: shape (B, n, 3, 3), reciprocal bases at the tilts, orientation corrected.
         thickness: shape (B, m), in Angstrom.
         weight: shape (B, m), the distribution on these thicknesses.
     """
 
-    coupling_index: torch.Tensor
-    n_rows: int
-    flux: torch.Tensor
-    diagonal: torch.Tensor
+    batch: BlockBatch
+    bases: torch.Tensor
     thickness: torch.Tensor
     weight: torch.Tensor
 
@@ -72,172 +105,229 @@ class BatchInput:
 @dataclass
 class _ForwardState:
     bounds: SpectralBounds
-    values: torch.Tensor
-    slopes: torch.Tensor
-    vectors: torch.Tensor | None
+    vectors: ChebyshevVectors
+    waves: torch.Tensor
+    slope_waves: torch.Tensor | None
 
 
-def _matrices(
-    batch: BatchInput, table: torch.Tensor, settings: PropagationSettings
-) -> ScatteringMatrices:
-    dtype, device = settings.dtype, settings.device
-    real = torch.float32 if dtype == torch.complex64 else torch.float64
-    diagonal = batch.diagonal.detach()
-    return ScatteringMatrices(
-        coupling=table.detach().to(device, dtype)[batch.coupling_index.to(device)],
-        flux=batch.flux.detach().to(device, real),
-        diagonal=diagonal.to(device, dtype if diagonal.is_complex() else real),
+@dataclass(frozen=True)
+class _Problem:
+    """What all batches of one calculation share."""
+
+    coupling: Coupling
+    wave_number: torch.Tensor
+    settings: PropagationSettings
+
+    def matrices(self, batch: BatchInput) -> ScatteringMatrices:
+        dtype, device = self.settings.real_dtype, self.settings.device
+        diagonal, flux = diagonal_and_flux(
+            batch.batch.geometry, batch.bases.detach(), self.wave_number.detach()
+        )
+        values = self.coupling.values.detach().to(device, self.settings.dtype)
+        return ScatteringMatrices(
+            real_form(values[batch.batch.coupling_index().to(device)], self.coupling.is_real),
+            flux.to(device, dtype),
+            diagonal.to(device, dtype),
+            self.coupling.absorbs,
+        )
+
+    def coefficients(
+        self, batch: BatchInput, bounds: SpectralBounds
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        values, slopes = chebyshev_coefficients(
+            batch.thickness, bounds.half_width, self.settings.real_dtype
+        )
+        return values.to(self.settings.device), slopes.to(self.settings.device)
+
+
+def _never(n_bytes: int) -> bool:
+    return False
+
+
+def _waves(
+    problem: _Problem, batch: BatchInput, keep: Callable[[int], bool], slopes: bool
+) -> tuple[ScatteringMatrices, _ForwardState]:
+    """Waves, with bounds that are checked, and widened where they are too small.
+
+    Args:
+        keep: whether so many bytes of Chebyshev vectors are to be kept.
+        slopes: whether d waves / d thickness are wanted.
+
+    Raises:
+        ArithmeticError: if no bounds help: something in the matrices is not finite.
+    """
+    matrices = problem.matrices(batch)
+    bounds = estimated_bounds(matrices)
+    for attempt in range(_MOST_REPAIRS):
+        if not 0 < bounds.half_width < float("inf"):
+            break
+        coefficients, derivative = problem.coefficients(batch, bounds)
+        if slopes:
+            coefficients = torch.cat([coefficients, derivative], dim=2)
+        n_bytes = coefficients.shape[1] * matrices.n_parts * matrices.flux.nbytes
+        waves, vectors = chebyshev_waves(
+            matrices, bounds, coefficients, batch.batch.n_rows, keep(n_bytes)
+        )
+        if _is_sound(vectors, matrices, batch):
+            m = batch.thickness.shape[1]
+            slope_waves = waves[:, :, m:] if slopes else None
+            return matrices, _ForwardState(bounds, vectors, waves[:, :, :m], slope_waves)
+        wider = rigorous_bounds(matrices) if attempt == 0 else bounds
+        factor = 1.0 if attempt == 0 else 1.25
+        bounds = SpectralBounds(wider.centre, factor * wider.half_width)
+    raise ArithmeticError(
+        "the many-beam calculation does not converge: the structure or orientation is not finite"
     )
 
 
-def _coefficients(
-    batch: BatchInput, bounds: SpectralBounds, settings: PropagationSettings
-) -> tuple[torch.Tensor, torch.Tensor]:
-    values, slopes = chebyshev_coefficients(batch.thickness, bounds.half_width, settings.dtype)
-    return values.to(settings.device), slopes.to(settings.device)
+def _is_sound(vectors: ChebyshevVectors, matrices: ScatteringMatrices, batch: BatchInput) -> bool:
+    growth = vectors.growth
+    if growth <= _LARGEST_GROWTH:
+        return True
+    absorbed = absorption_norm(matrices) * float(batch.thickness.max())
+    limit = _LARGEST_ABSORBED_GROWTH * math.exp(2 * math.pi * absorbed)
+    return absorbed > 0 and growth <= limit
 
 
-def _as_real_rows(vectors: torch.Tensor, n_rows: int) -> torch.Tensor:
-    """Rows of beams 1 to R of V (K, B, N, n) as a real matrix (B, K, R n 2)."""
-    rows = torch.view_as_real(vectors[:, :, 1 : 1 + n_rows])
-    n_terms, n_blocks = rows.shape[:2]
-    return rows.permute(1, 0, 2, 3, 4).reshape(n_blocks, n_terms, -1)
-
-
-def _waves(vectors: torch.Tensor, coefficients: torch.Tensor, n_rows: int) -> torch.Tensor:
-    """phi (B, m, R, n) from V (K, B, N, n) and coefficients (B, K, m)."""
-    n_blocks, _, n_thickness = coefficients.shape
-    waves = torch.bmm(coefficients.mT, _as_real_rows(vectors, n_rows))
-    waves = waves.reshape(n_blocks, n_thickness, n_rows, vectors.shape[-1], 2)
-    return torch.view_as_complex(waves)
+def _row_flux(matrices: ScatteringMatrices, batch: BatchInput) -> torch.Tensor:
+    """w_g^2 of the observed beams, (B, R, n), 1 where they are off."""
+    rows = matrices.flux[:, 1 : 1 + batch.batch.n_rows]
+    return torch.where(rows > 0, rows, 1)
 
 
 def _forward(
-    batch: BatchInput, table: torch.Tensor, settings: PropagationSettings, keep: bool
+    problem: _Problem, batch: BatchInput, keep: Callable[[int], bool]
 ) -> tuple[torch.Tensor, _ForwardState]:
-    matrices = _matrices(batch, table, settings)
-    bounds = spectral_bounds(matrices)
-    values, slopes = _coefficients(batch, bounds, settings)
-    vectors = chebyshev_vectors(matrices, bounds, values.shape[1])
-    waves = _waves(vectors, values, batch.n_rows)
-    power = torch.view_as_real(waves).square().sum(-1)
-    weight = batch.weight.detach().to(power)
-    intensity = torch.einsum("bm,bmrn->brn", weight, power)
-    return intensity.cpu(), _ForwardState(bounds, values, slopes, vectors if keep else None)
+    matrices, state = _waves(problem, batch, keep, batch.thickness.requires_grad)
+    weight = batch.weight.detach().to(state.waves)
+    power = torch.einsum("bm,cbmrn->brn", weight, state.waves.square())
+    return (power / _row_flux(matrices, batch)).cpu(), state
 
 
 @dataclass(frozen=True)
 class _BatchGradients:
-    table: torch.Tensor
-    flux: torch.Tensor
-    diagonal: torch.Tensor
+    coupling: torch.Tensor
+    wave_number: torch.Tensor
+    bases: torch.Tensor
     thickness: torch.Tensor
     weight: torch.Tensor
 
 
 def _backward(
-    batch: BatchInput,
-    table: torch.Tensor,
-    settings: PropagationSettings,
-    state: _ForwardState,
-    gradient: torch.Tensor,
+    problem: _Problem, batch: BatchInput, state: _ForwardState, gradient: torch.Tensor
 ) -> _BatchGradients:
-    matrices = _matrices(batch, table, settings)
-    vectors = state.vectors
-    if vectors is None:
-        vectors = chebyshev_vectors(matrices, state.bounds, state.values.shape[1])
-    gradient = gradient.to(state.values)[:, None]
-    weight = batch.weight.detach().to(state.values)[:, :, None, None]
-    waves = _waves(vectors, state.values, batch.n_rows)
-    power = torch.view_as_real(waves).square().sum(-1)
-    weight_gradient = (gradient * power).sum((2, 3))
-    wave_gradients = 2 * weight * gradient * waves  # (B, m, R, n)
-    if batch.thickness.requires_grad:
-        slopes = torch.view_as_real(_waves(vectors, state.slopes, batch.n_rows))
-        thickness_gradient = (torch.view_as_real(wave_gradients) * slopes).sum((2, 3, 4))
-    else:
-        thickness_gradient = torch.zeros_like(weight_gradient)
-    n_blocks, n_terms = state.values.shape[:2]
-    flat = torch.view_as_real(wave_gradients).reshape(n_blocks, state.values.shape[2], -1)
-    rows = torch.bmm(state.values, flat)
-    rows = rows.reshape(n_blocks, n_terms, batch.n_rows, -1, 2).permute(1, 0, 2, 3, 4)
-    vector_gradients = vectors.new_zeros((n_terms, n_blocks, 1 + batch.n_rows, vectors.shape[-1]))
-    torch.view_as_real(vector_gradients)[:, :, 1:] = rows
-    matrix_gradients = chebyshev_gradient(matrices, state.bounds, vectors, vector_gradients)
-    coupling = matrix_gradients.coupling.reshape(-1).cpu().to(torch.complex128)
-    table_gradient = torch.zeros(len(table), dtype=torch.complex128)
-    table_gradient.index_add_(0, batch.coupling_index.reshape(-1), coupling)
-    return _BatchGradients(
-        table_gradient,
-        matrix_gradients.flux.cpu(),
-        matrix_gradients.diagonal.cpu(),
-        thickness_gradient.cpu(),
-        weight_gradient.cpu(),
+    matrices = problem.matrices(batch)
+    coefficients, _ = problem.coefficients(batch, state.bounds)
+    row_flux = _row_flux(matrices, batch)
+    gradient = gradient.to(coefficients) / row_flux  # with respect to |phi|^2
+    weight = batch.weight.detach().to(coefficients)
+    power = state.waves.square().sum(0)  # (B, m, R, n)
+    wave_gradient = 2 * weight[:, :, None, None] * gradient[:, None] * state.waves
+    by_node = torch.einsum("brn,bmrn->bm", gradient, power)
+    by_thickness = torch.zeros_like(by_node)
+    if state.slope_waves is not None:
+        by_thickness = (wave_gradient * state.slope_waves).sum((0, 3, 4))
+    by_matrix = chebyshev_gradient(
+        matrices, state.bounds, state.vectors, coefficients, wave_gradient
     )
+    by_flux = by_matrix.flux
+    intensity = torch.einsum("bm,bmrn->brn", weight, power)
+    by_flux[:, 1 : 1 + batch.batch.n_rows] -= gradient * intensity / row_flux
+    by_bases, by_wave_number = _geometry_gradient(
+        batch, problem.wave_number, by_matrix.diagonal.cpu().double(), by_flux.cpu().double()
+    )
+    by_coupling = complex_gradient(by_matrix.coupling, matrices.n_parts).cpu()
+    total = torch.zeros(len(problem.coupling.values), dtype=torch.complex128)
+    index = batch.batch.coupling_index().reshape(-1)
+    total.index_add_(0, index, by_coupling.reshape(-1).to(torch.complex128))
+    return _BatchGradients(total, by_wave_number, by_bases, by_thickness.cpu(), by_node.cpu())
 
 
-def _in_threads(tasks: Sequence[Callable[[], _T]], n_threads: int) -> list[_T]:
-    """Results of the tasks in their order, one torch thread each."""
-    before = torch.get_num_threads()
-    try:
-        with ThreadPoolExecutor(
-            n_threads, initializer=torch.set_num_threads, initargs=(1,)
-        ) as pool:
-            return [future.result() for future in [pool.submit(task) for task in tasks]]
-    finally:
-        torch.set_num_threads(before)
+def _geometry_gradient(
+    batch: BatchInput, wave_number: torch.Tensor, by_diagonal: torch.Tensor, by_flux: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Gradients with respect to the bases (B, n, 3, 3) and K from those of diagonal and flux."""
+    if not (batch.bases.requires_grad or wave_number.requires_grad):
+        return torch.zeros_like(batch.bases), torch.zeros_like(wave_number)
+    with torch.enable_grad():
+        bases = batch.bases.detach().requires_grad_()
+        k = wave_number.detach().requires_grad_()
+        outputs = diagonal_and_flux(batch.batch.geometry, bases, k)
+        by_bases, by_k = torch.autograd.grad(outputs, [bases, k], [by_diagonal, by_flux])
+        return by_bases, by_k
 
 
 class _Propagation(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        settings: PropagationSettings,
+        problem: _Problem,
         batches: Sequence[BatchInput],
-        table: torch.Tensor,
         *_: torch.Tensor,
     ) -> tuple[torch.Tensor, ...]:
-        kept = 0
-        itemsize = torch.empty(0, dtype=settings.dtype).element_size()
-        keep: list[bool] = []
-        for batch in batches:
-            # generous guess: about 300 terms
-            kept += 300 * batch.flux.numel() * itemsize
-            keep.append(any(ctx.needs_input_grad) and kept <= settings.keep_bytes)
+        budget = MemoryBudget(problem.settings.keep_bytes)
+        keep = budget.take if any(ctx.needs_input_grad) else _never
 
-        def task(
-            batch: BatchInput, keep_it: bool
-        ) -> Callable[[], tuple[torch.Tensor, _ForwardState]]:
-            return lambda: _forward(batch, table, settings, keep_it)
+        def task(batch: BatchInput) -> Callable[[], tuple[torch.Tensor, _ForwardState]]:
+            return lambda: torch.no_grad()(_forward)(problem, batch, keep)
 
-        results = _in_threads([task(b, k) for b, k in zip(batches, keep)], settings.n_threads)
-        ctx.settings, ctx.batches, ctx.table = settings, batches, table
-        ctx.states = [state for _, state in results]
+        results = in_threads([task(batch) for batch in batches], problem.settings.n_threads)
+        ctx.problem, ctx.batches = problem, batches
+        ctx.states = [state for _, state in results] if any(ctx.needs_input_grad) else []
         return tuple(intensity.double() for intensity, _ in results)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[Any, ...]:
+        states, ctx.states = ctx.states, None
+        pending = list(zip(ctx.batches, states, gradients))
+        del states
+
         def task(
             batch: BatchInput, state: _ForwardState, gradient: torch.Tensor
         ) -> Callable[[], _BatchGradients]:
-            return lambda: _backward(batch, ctx.table, ctx.settings, state, gradient)
+            return lambda: torch.no_grad()(_backward)(ctx.problem, batch, state, gradient)
 
-        results = _in_threads(
-            [task(*arguments) for arguments in zip(ctx.batches, ctx.states, gradients)],
-            ctx.settings.n_threads,
+        results = in_threads(
+            [task(*arguments) for arguments in pending], ctx.problem.settings.n_threads
         )
-        table = torch.zeros_like(ctx.table)
+        coupling = torch.zeros_like(ctx.problem.coupling.values)
+        wave_number = torch.zeros_like(ctx.problem.wave_number)
         flat: list[torch.Tensor] = []
         for batch, result in zip(ctx.batches, results):
-            table += result.table
-            diagonal = result.diagonal if batch.diagonal.is_complex() else result.diagonal.real
+            coupling += result.coupling
+            wave_number += result.wave_number
             flat += [
-                result.flux.to(batch.flux.dtype),
-                diagonal.to(batch.diagonal.dtype),
+                result.bases,
                 result.thickness.to(batch.thickness.dtype),
                 result.weight.to(batch.weight.dtype),
             ]
-        return None, None, table, *flat
+        return None, None, coupling, wave_number, *flat
+
+
+def propagate(
+    batches: Sequence[BatchInput],
+    coupling: Coupling,
+    wave_number: torch.Tensor,
+    settings: PropagationSettings,
+) -> list[torch.Tensor]:
+    """Intensities (fractions of the incident beam) of the observed beams.
+
+    Args:
+        batches: see ``BatchInput``.
+        coupling: the potential's table.
+        wave_number: scalar, K in the crystal, 1/Angstrom.
+        settings: precision, threads, memory, device.
+
+    Returns:
+        For each batch a float64 tensor of shape (B, R, n), differentiable with respect to
+        ``coupling.values``, the wave number and the bases, thickness and weight of the batches.
+
+    Raises:
+        ArithmeticError: where something is not finite.
+    """
+    flat = [tensor for b in batches for tensor in (b.bases, b.thickness, b.weight)]
+    problem = _Problem(coupling, wave_number, settings)
+    return list(_Propagation.apply(problem, batches, coupling.values, wave_number, *flat))
 
 
 @dataclass(frozen=True)
@@ -246,65 +336,37 @@ class NodeIntensities:
 
     Attributes:
         intensity: |psi_g(t_m)|^2.
-        slope: its derivative with respect to t_m, 1/Angstrom.
+        slope: its derivative with respect to t_m, 1/Angstrom; None if it was not asked for.
     """
 
     intensity: torch.Tensor
-    slope: torch.Tensor
+    slope: torch.Tensor | None
 
 
 def propagate_nodes(
     batches: Sequence[BatchInput],
-    table: torch.Tensor,
+    coupling: Coupling,
+    wave_number: torch.Tensor,
     settings: PropagationSettings,
     reduce: Callable[[int, NodeIntensities], _T],
+    slopes: bool,
 ) -> list[_T]:
     """For each batch ``reduce(position, intensities)`` of its intensities, without gradient.
 
     The full arrays are large; only what ``reduce`` makes of them is kept.
     """
+    problem = _Problem(coupling, wave_number, settings)
 
     def task(position: int, batch: BatchInput) -> Callable[[], _T]:
         def run() -> _T:
-            matrices = _matrices(batch, table, settings)
-            bounds = spectral_bounds(matrices)
-            values, slopes = _coefficients(batch, bounds, settings)
-            vectors = chebyshev_vectors(matrices, bounds, values.shape[1])
-            waves = torch.view_as_real(_waves(vectors, values, batch.n_rows))
-            slope_waves = torch.view_as_real(_waves(vectors, slopes, batch.n_rows))
-            flux = batch.flux[:, None, 1 : 1 + batch.n_rows].detach().to(waves)
-            flux = torch.where(flux > 0, flux, 1)
-            return reduce(
-                position,
-                NodeIntensities(
-                    (waves.square().sum(-1) / flux).cpu(),
-                    (2 * (waves * slope_waves).sum(-1) / flux).cpu(),
-                ),
-            )
+            matrices, state = _waves(problem, batch, _never, slopes)
+            flux = _row_flux(matrices, batch)[:, None]
+            intensity = (state.waves.square().sum(0) / flux).cpu()
+            if state.slope_waves is None:
+                return reduce(position, NodeIntensities(intensity, None))
+            slope = 2 * (state.waves * state.slope_waves).sum(0) / flux
+            return reduce(position, NodeIntensities(intensity, slope.cpu()))
 
         return torch.no_grad()(run)
 
-    return _in_threads([task(i, b) for i, b in enumerate(batches)], settings.n_threads)
-
-
-def propagate(
-    batches: Sequence[BatchInput], table: torch.Tensor, settings: PropagationSettings
-) -> list[torch.Tensor]:
-    """Intensities (fractions of the incident beam) of the observed beams.
-
-    Args:
-        batches: see ``BatchInput``.
-        table: complex128, shape (n_h + 1,), U_h / (2 K_n) in 1/Angstrom and a final zero.
-        settings: precision and threads.
-
-    Returns:
-        For each batch a float64 tensor of shape (B, R, n), differentiable with respect to the
-        table and to the flux, diagonal, thickness and weight of the batches.
-    """
-    flat = [tensor for b in batches for tensor in (b.flux, b.diagonal, b.thickness, b.weight)]
-    inner = _Propagation.apply(settings, batches, table, *flat)
-    outputs = []
-    for batch, intensity in zip(batches, inner):
-        flux = batch.flux[:, 1 : 1 + batch.n_rows]
-        outputs.append(intensity / torch.where(flux > 0, flux, 1))
-    return outputs
+    return in_threads([task(i, b) for i, b in enumerate(batches)], settings.n_threads)

@@ -7,16 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from dials_hybrid_refine.diffraction.batches import BlockBatch, DifferenceTable, make_batches
-from dials_hybrid_refine.diffraction.blocks import BeamBlock
-from dials_hybrid_refine.diffraction.geometry import (
-    IncidentBeam,
-    excitation_errors,
-    flux_factors,
-    rotation_matrices,
-    wave_number_in_crystal,
-)
+from dials_hybrid_refine.diffraction.blocks import BlockPlan
+from dials_hybrid_refine.diffraction.geometry import rotation_matrices, wave_number_in_crystal
 from dials_hybrid_refine.diffraction.potential import (
     AtomicParameters,
     CrystalComposition,
@@ -24,6 +19,7 @@ from dials_hybrid_refine.diffraction.potential import (
 )
 from dials_hybrid_refine.diffraction.propagation import (
     BatchInput,
+    Coupling,
     NodeIntensities,
     PropagationSettings,
     propagate,
@@ -38,12 +34,13 @@ class Contributions:
 
     Attributes:
         value: shape (P,), fraction of the incident beam times degrees, float64.
-        observation, block: shape (P,), which observation and which block of rotation.
+        observation, block, segment: shape (P,), which observation, block and segment of rotation.
     """
 
     value: torch.Tensor
     observation: torch.Tensor
     block: torch.Tensor
+    segment: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -71,39 +68,60 @@ class Simulator:
     def __init__(
         self,
         scans: Sequence[ScanGeometry],
-        blocks: Sequence[BeamBlock],
+        plans: Sequence[BlockPlan],
         composition: CrystalComposition,
         settings: PropagationSettings,
     ) -> None:
         """
         Args:
             scans: geometry of each experiment; all must have one wavelength.
-            blocks: planned blocks (``plan_blocks``) of all experiments.
+            plans: planned blocks (``plan_blocks``) of each experiment.
             composition: the structure's invariant part.
             settings: precision, threads, memory, device.
 
         Raises:
             ValueError: if no block holds an observed beam.
         """
+        self.blocks = blocks = [block for plan in plans for block in plan.blocks]
         if not any(block.n_rows for block in blocks):
             raise ValueError("no observed reflection crosses the Ewald sphere inside its window")
         self.settings = settings
-        self.blocks = blocks
+        self._wavelength = scans[0].wavelength
+        self._segment_phi = [plan.segment_phi for plan in plans]
         tails = np.concatenate([block.tail_hkl for block in blocks])
         table = DifferenceTable(blocks, tails)
-        self._potential = CrystalPotential(table.hkl, composition, scans[0].wavelength)
-        self._wavelength = scans[0].wavelength
-        self._directions = torch.from_numpy(np.array([s.beam_direction for s in scans]))
-        self.batches = make_batches(blocks, table)
+        self._potential = CrystalPotential(table.hkl, composition, self._wavelength)
+        # seen from a centre of symmetry the potential is real; intensities do not see the origin
+        centre = composition.inversion_centre()
+        self._is_centric = centre is not None
+        shift = np.zeros(3) if centre is None else centre
+        self._phase = torch.from_numpy(np.exp(2j * np.pi * (table.hkl @ shift)))
+        directions = np.array([scan.beam_direction for scan in scans])
+        self.batches = make_batches(blocks, table, directions, self._is_centric, settings.device)
         self._tail_index = torch.from_numpy(table.positions(tails).astype(np.int64))
         self._tail_weight = torch.from_numpy(np.concatenate([b.tail_weight for b in blocks]))
-        tail_observation = np.concatenate([b.tail_observation for b in blocks])
-        tail_block = np.repeat(np.arange(len(blocks)), [len(b.tail_observation) for b in blocks])
-        self._observation = torch.cat(
-            [*(b.pair_observation for b in self.batches), torch.from_numpy(tail_observation)]
+        offsets = np.cumsum([0, *(len(plan.segment_phi) for plan in plans)])
+        self._set_places(offsets)
+
+    def _set_places(self, offsets: NDArray[np.int64]) -> None:
+        """Where the contributions belong; offsets: first segment of each experiment."""
+        blocks = self.blocks
+        tail_counts = [len(b.tail_observation) for b in blocks]
+        offset = torch.from_numpy(offsets)
+
+        def join(pairs: list[torch.Tensor], tails: list[NDArray[np.int64]]) -> torch.Tensor:
+            return torch.cat([*pairs, torch.from_numpy(np.concatenate(tails))])
+
+        self._observation = join(
+            [b.pair_observation for b in self.batches], [b.tail_observation for b in blocks]
         )
-        self._block = torch.cat(
-            [*(b.block[b.pair_block] for b in self.batches), torch.from_numpy(tail_block)]
+        self._block = join(
+            [b.block[b.pair_block] for b in self.batches],
+            [np.repeat(np.arange(len(blocks)), tail_counts)],
+        )
+        self._segment = join(
+            [b.pair_segment + offset[b.experiment[b.pair_block]] for b in self.batches],
+            [b.tail_segment + offsets[b.experiment] for b in blocks],
         )
 
     @property
@@ -115,6 +133,12 @@ class Simulator:
         """Experiment (b,) and middle angle (b,) in degrees of each block."""
         experiment = torch.tensor([block.experiment for block in self.blocks])
         return experiment, torch.tensor([b.phi_centre for b in self.blocks], dtype=torch.float64)
+
+    def segment_positions(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Experiment (s,) and middle angle (s,) in degrees of each segment."""
+        counts = [len(phi) for phi in self._segment_phi]
+        experiment = np.repeat(np.arange(len(counts)), counts)
+        return torch.from_numpy(experiment), torch.from_numpy(np.concatenate(self._segment_phi))
 
     def potential(self, atoms: AtomicParameters) -> torch.Tensor:
         """U of the differences between beams, 1/Angstrom^2; the first one is U_0."""
@@ -137,67 +161,62 @@ class Simulator:
         tails = (
             torch.view_as_real(u_tail).square().sum(-1) * self._tail_weight / (2 * wave_number_sq)
         )
-        return Contributions(torch.cat([*parts, tails]), self._observation, self._block)
+        return Contributions(
+            torch.cat([*parts, tails]), self._observation, self._block, self._segment
+        )
 
     def thickness_derivatives(
-        self, atoms: AtomicParameters, models: PhysicalModels
+        self, atoms: AtomicParameters, models: PhysicalModels, slopes: bool = True
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Derivatives of ``Contributions.value`` with respect to weights and thicknesses.
+
+        Args:
+            slopes: whether those with respect to thicknesses are wanted; else they are zero.
 
         Returns:
             Two tensors of shape (P, m): d value / d weight_m and d value / d thickness_m of
             the contribution's block, detached. Curve effects are not taken into account.
         """
-        inputs, table = self._inputs(self.potential(atoms), models)
+        inputs, coupling, wave_number = self._inputs(self.potential(atoms), models)
+
+        def integrate(position: int, part: torch.Tensor) -> torch.Tensor:
+            batch = self.batches[position]
+            window = batch.pair_weight[:, None].to(part.dtype)
+            return (part[batch.pair_block, :, batch.pair_row] * window).sum(-1).double()
 
         def reduce(position: int, nodes: NodeIntensities) -> tuple[torch.Tensor, torch.Tensor]:
-            batch = self.batches[position]
-            window = batch.pair_weight[:, None].to(nodes.intensity.dtype)
-            by_weight, by_thickness = (
-                (part[batch.pair_block, :, batch.pair_row] * window).sum(-1).double()
-                for part in (nodes.intensity, nodes.slope)
-            )
-            weight = inputs[position].weight[batch.pair_block]
-            return by_weight, by_thickness * weight
+            by_weight = integrate(position, nodes.intensity)
+            if nodes.slope is None:
+                return by_weight, torch.zeros_like(by_weight)
+            weight = inputs[position].weight[self.batches[position].pair_block]
+            return by_weight, integrate(position, nodes.slope) * weight
 
-        parts = propagate_nodes(inputs, table, self.settings, reduce)
+        parts = propagate_nodes(inputs, coupling, wave_number, self.settings, reduce, slopes)
         tails = parts[0][0].new_zeros(len(self._tail_weight), parts[0][0].shape[1])
         by_weight, by_thickness = (torch.cat([*column, tails]) for column in zip(*parts))
         return by_weight, by_thickness
 
     def _inputs(
         self, potential: torch.Tensor, models: PhysicalModels
-    ) -> tuple[list[BatchInput], torch.Tensor]:
+    ) -> tuple[list[BatchInput], Coupling, torch.Tensor]:
         wave_number = wave_number_in_crystal(self._wavelength, potential[0].real)
         absorptive = models.absorption(potential) if models.absorption else None
-        full = potential if absorptive is None else potential + 1j * absorptive
-        table = torch.cat([full / (2 * wave_number), full.new_zeros(1)])
-        mean_absorption = None if absorptive is None else absorptive[0] / (2 * wave_number)
-        inputs = [self._batch_input(b, wave_number, mean_absorption, models) for b in self.batches]
-        return inputs, table
+        if absorptive is None:
+            values, diagonal = potential, torch.zeros_like(potential[:1])
+        else:
+            values, diagonal = potential + 1j * absorptive, 1j * absorptive[:1].real
+        values = torch.cat([diagonal, values[1:]]) * self._phase / (2 * wave_number)
+        inputs = []
+        for batch in self.batches:
+            rotations = rotation_matrices(models.rotation(batch.experiment, batch.phi))
+            thickness, weight = models.thickness(batch.experiment, batch.phi_centre)
+            inputs.append(BatchInput(batch, rotations @ batch.bases, thickness, weight))
+        absorbs = absorptive is not None
+        coupling = Coupling(values, self._is_centric and not absorbs, absorbs)
+        return inputs, coupling, wave_number
 
     def _curves(self, potential: torch.Tensor, models: PhysicalModels) -> list[torch.Tensor]:
-        inputs, table = self._inputs(potential, models)
-        curves = propagate(inputs, table, self.settings)
+        curves = propagate(*self._inputs(potential, models), self.settings)
         for effect in models.curve_effects:
             curves = [effect(curve, batch) for curve, batch in zip(curves, self.batches)]
         return curves
-
-    def _batch_input(
-        self,
-        batch: BlockBatch,
-        wave_number: torch.Tensor,
-        mean_absorption: torch.Tensor | None,
-        models: PhysicalModels,
-    ) -> BatchInput:
-        rotations = rotation_matrices(models.rotation(batch.experiment, batch.phi))
-        g = torch.einsum("btij,bnj->bnti", rotations @ batch.bases, batch.hkl)
-        # the surface is taken normal to the beam, so that K_n = K
-        direction = self._directions[batch.experiment][:, None, None]
-        beam = IncidentBeam(direction, direction, wave_number)
-        flux = torch.where(batch.active, flux_factors(g, beam), 0)
-        diagonal = flux * excitation_errors(g, beam)
-        if mean_absorption is not None:
-            diagonal = diagonal + 1j * flux * mean_absorption.real
-        thickness, weight = models.thickness(batch.experiment, batch.phi_centre)
-        return BatchInput(batch.coupling_index, batch.n_rows, flux, diagonal, thickness, weight)

@@ -98,18 +98,20 @@ scale {
 beams {
   g_max = Auto
     .type = float(value_min=0.1)
-    .help = "Beams up to this |g| (1/Angstrom). Auto: 1.15 times that of the data."
-  s_max = 0.012
+    .help = "Beams up to this |g| (1/Angstrom). Auto: 1.15 times that of the data, or more where"
+            "accuracy asks for it."
+  s_max = Auto
     .type = float(value_min=1e-4)
-    .help = "Beams within this distance of the Ewald sphere (1/Angstrom) take part."
+    .help = "Beams within this distance of the Ewald sphere (1/Angstrom) take part. Auto: 0.012, or"
+            "more where accuracy asks for it."
   tilt_step = Auto
     .type = float(value_min=1e-3)
     .help = "Degrees between the orientations that sample rocking curves. Auto: from resolution"
-            "and thickness."
-  block_width = 1.0
-    .type = float(value_min=0.01)
-    .help = "Degrees of rotation over which one list of beams is used."
-    .expert_level = 1
+            "and thickness, or less where accuracy asks for it."
+  accuracy = 0.01
+    .type = float(value_min=1e-6)
+    .help = "Automatic limits are raised until raising them further changes calculated amplitudes by"
+            "less than this (sum |F' - F| / sum F', seen on parts of the scan)."
 }
 weighting {
   instability = 0.03
@@ -146,6 +148,10 @@ refinement {
     .help = "A cycle ends when a step lowers the loss by less than this share of it."
     .expert_level = 1
 }
+convergence = False
+  .type = bool
+  .help = "When refined, raise g_max, s_max, the number of tilts and the precision in turn, and list"
+          "how much the calculated intensities move."
 seed = 0
   .type = int(value_min=0)
   .help = "Seed of the held-out selection and of the network. Same seed, same result."
@@ -156,6 +162,11 @@ precision = *single double
 device = *auto cpu cuda
   .type = choice
   .help = "Where to compute. auto: a CUDA device if there is one."
+memory = 2.0
+  .type = float(value_min=0.5)
+  .help = "Memory (GB) that the program aims to stay within: what does not fit is computed again when"
+          "needed."
+  .expert_level = 1
 nproc = Auto
   .type = int(value_min=1)
   .help = "Number of threads. Auto: as many as there are processors."

@@ -90,6 +90,7 @@ def summary(
             for e, p, k in zip(profiles.experiment, profiles.phi, profiles.scale)
         ],
         "absorption_ratio": result.absorption_ratio,
+        "convergence": [asdict(row) for row in result.convergence] or None,
         "warnings": list(result.warnings),
         "absolute_structure": None,
         "timing": asdict(result.timing),

@@ -17,7 +17,7 @@ def solve_scales(
     gradient of the other parameters may take k as constant.
 
     Args:
-        design: shape (n, b), calculated parts of the n intensities in the b blocks.
+        design: shape (n, s), calculated parts of the n intensities in the s segments.
         intensity, weight: shape (n,).
         roughness: shape (b, b), the prior P.
 

@@ -41,7 +41,7 @@ def simulate_intensities(
         SmoothOrientation([scan.phi_range]),
         absorption,
     )
-    blocks = plan_blocks(
+    plan = plan_blocks(
         0,
         scan,
         observations,
@@ -50,7 +50,7 @@ def simulate_intensities(
         1 / scan.wavelength,
         lambda phi: np.broadcast_to(np.eye(3), (len(phi), 3, 3)),
     )
-    simulator = Simulator([scan], blocks, composition_of(structure), settings)
+    simulator = Simulator([scan], [plan], composition_of(structure), settings)
     with torch.no_grad():
         parts = simulator(model.atoms(), model.physical_models())
     total = torch.zeros(len(observations), dtype=torch.float64)

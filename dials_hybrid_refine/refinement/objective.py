@@ -1,8 +1,8 @@
 """The function that is minimised, its gradient, and its Gauss-Newton matrix.
 
-    L = sum_i w_i (I_i - sum_b k_b X_ib)^2 + k^T P k + |prior residuals|^2
+    L = sum_i w_i (I_i - sum_s k_s X_is)^2 + k^T P k + |prior residuals|^2
 
-X_ib is the part of reflection i diffracted in block b, w_i = 1 / (sigma_i^2 + (u I_i)^2). The
+X_is is the part of reflection i diffracted in segment s of the scan, w_i = 1 / (sigma_i^2 + (u I_i)^2). The
 scales k are solved in closed form (variable projection), so that the gradient of the other
 parameters may take them as constant.
 """
@@ -10,11 +10,10 @@ parameters may take them as constant.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch.func import functional_call, jacfwd
 
 from dials_hybrid_refine.diffraction.observations import Observations
 from dials_hybrid_refine.diffraction.potential import AtomicParameters
@@ -32,8 +31,8 @@ class Evaluation:
         chi_square: weighted sum of squares of the used reflections.
         calculated: shape (n,), calculated intensities on the scale of the observed ones, used or
             not.
-        scales: shape (b,), scale of each block: counts per incident electron and degree.
-        design: shape (n, b), parts of intensity in each block.
+        scales: shape (s,), scale of each segment: counts per incident electron and degree.
+        design: shape (n, s), parts of intensity in each segment.
     """
 
     loss: float
@@ -86,7 +85,7 @@ class Objective:
         Args:
             weights: shape (n,), zero for reflections that are not used.
             scale_variation: prior standard deviation of the relative change of scale between
-                neighbouring blocks that are one degree apart.
+                neighbouring segments that are one degree apart.
         """
         self.model = model
         self.simulator = simulator
@@ -100,9 +99,9 @@ class Objective:
         return [p for p in self.model.parameters() if p.requires_grad]
 
     def _design(self, contributions: Contributions) -> torch.Tensor:
-        shape = (len(self._intensity), len(self.simulator.blocks))
+        shape = (len(self._intensity), len(self.simulator.segment_positions()[0]))
         return torch.zeros(shape, dtype=torch.float64).index_put(
-            (contributions.observation, contributions.block), contributions.value, accumulate=True
+            (contributions.observation, contributions.segment), contributions.value, accumulate=True
         )
 
     def _scale_prior(self, design: torch.Tensor) -> torch.Tensor:
@@ -112,17 +111,17 @@ class Objective:
             overall = (self.weights * self._intensity * total).sum() / (
                 self.weights * total**2
             ).sum()
-            blocks = self.simulator.blocks
+            experiments, phi = (x.tolist() for x in self.simulator.segment_positions())
             rows = []
-            for i, (one, other) in enumerate(zip(blocks, blocks[1:])):
-                if one.experiment == other.experiment:
-                    row = torch.zeros(len(blocks), dtype=torch.float64)
-                    distance = abs(other.phi_centre - one.phi_centre)
+            for i in range(len(phi) - 1):
+                if experiments[i] == experiments[i + 1]:
+                    row = torch.zeros(len(phi), dtype=torch.float64)
+                    distance = abs(phi[i + 1] - phi[i])
                     size = self._scale_variation * overall * distance**0.5
                     row[i], row[i + 1] = -1 / size, 1 / size
                     rows.append(row)
             differences = (
-                torch.stack(rows) if rows else torch.zeros(0, len(blocks), dtype=torch.float64)
+                torch.stack(rows) if rows else torch.zeros(0, len(phi), dtype=torch.float64)
             )
             self._roughness = differences.T @ differences
         return self._roughness
@@ -176,7 +175,7 @@ class Objective:
             )
 
     def _jacobians(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """dI/d parameters (n, p), dI/d scales (n, b), and the scales' prior."""
+        """dI/d parameters (n, p), dI/d scales (n, s), and the scales' prior."""
         atoms, models = self.model.atoms(), self.model.physical_models()
         base = self.simulator(atoms, models)
         design = self._design(base)
@@ -201,7 +200,26 @@ class Objective:
     ) -> torch.Tensor:
         """Sum contributions' derivatives (P, q) to those of the intensities (n, q)."""
         result = torch.zeros(len(self._intensity), parts.shape[1], dtype=torch.float64)
-        return result.index_add_(0, base.observation, parts * scales[base.block, None])
+        return result.index_add_(0, base.observation, parts * scales[base.segment, None])
+
+    def _gather_by_block(
+        self,
+        parts: torch.Tensor,
+        by_parameter: torch.Tensor,
+        base: Contributions,
+        scales: torch.Tensor,
+    ) -> torch.Tensor:
+        """The same for derivatives (P, m) by m quantities of each block and those, (b, m, p), by
+        the parameters: summed block by block, without an array of P x p."""
+        used = by_parameter.abs().amax((0, 2)) > 0
+        order = torch.argsort(base.block, stable=True)
+        scaled = (parts[:, used] * scales[base.segment, None])[order]
+        counts = torch.bincount(base.block, minlength=len(by_parameter)).tolist()
+        result = torch.zeros(len(self._intensity), by_parameter.shape[2], dtype=torch.float64)
+        places = base.observation[order].split(counts)
+        for place, part, jacobian in zip(places, scaled.split(counts), by_parameter[:, used]):
+            result.index_add_(0, place, part @ jacobian)
+        return result
 
     def _difference_columns(
         self, parameter: torch.nn.Parameter, base: Contributions, scales: torch.Tensor
@@ -225,18 +243,20 @@ class Objective:
         scales: torch.Tensor,
     ) -> torch.Tensor:
         module = self.model.thickness
-        if not list(_refined(module)):
+        parameters = [p for p in module.parameters() if p.requires_grad]
+        if not parameters:
             return torch.zeros(len(self._intensity), 0, dtype=torch.float64)
-        by_weight, by_thickness = self.simulator.thickness_derivatives(atoms, models)
         experiment, phi = self.simulator.block_positions()
 
-        def nodes(values: dict[str, torch.Tensor]) -> torch.Tensor:
-            distribution = functional_call(module, values, (experiment, phi))
+        def nodes() -> torch.Tensor:
+            distribution = module(experiment, phi)
             return torch.cat([distribution.weight, distribution.thickness], dim=1)
 
-        by_parameter = _flat_jacobian(nodes, dict(_refined(module)))
+        by_parameter = _jacobian(nodes, parameters)
+        moving = bool(by_parameter[:, by_parameter.shape[1] // 2 :].any())
+        by_weight, by_thickness = self.simulator.thickness_derivatives(atoms, models, moving)
         parts = torch.cat([by_weight, by_thickness], dim=1)
-        return self._gather(_chain_by_block(parts, by_parameter, base.block), base, scales)
+        return self._gather_by_block(parts, by_parameter, base, scales)
 
     def _orientation_columns(
         self,
@@ -246,7 +266,8 @@ class Objective:
         scales: torch.Tensor,
     ) -> torch.Tensor:
         module = self.model.orientation
-        if not list(_refined(module)):
+        parameters = [p for p in module.parameters() if p.requires_grad]
+        if not parameters:
             return torch.zeros(len(self._intensity), 0, dtype=torch.float64)
         step = 2e-5  # radians: small against 1 / (g t), large against round-off
         parts = []
@@ -255,12 +276,8 @@ class Objective:
             parts.append((self.simulator(atoms, turned).value - base.value) / step)
         experiment, phi = self.simulator.block_positions()
 
-        def vectors(values: dict[str, torch.Tensor]) -> torch.Tensor:
-            return functional_call(module, values, (experiment, phi[:, None]))[:, 0]
-
-        by_parameter = _flat_jacobian(vectors, dict(_refined(module)))
-        chained = _chain_by_block(torch.stack(parts, dim=1), by_parameter, base.block)
-        return self._gather(chained, base, scales)
+        by_parameter = _jacobian(lambda: module(experiment, phi[:, None])[:, 0], parameters)
+        return self._gather_by_block(torch.stack(parts, dim=1), by_parameter, base, scales)
 
 
 def _evaluation(
@@ -278,60 +295,37 @@ def _offset_rotation(
     return lambda experiment, phi: rotation(experiment, phi) + offset
 
 
-def _refined(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """Names and values of the refined parameters of a module."""
-    return ((name, p.detach()) for name, p in module.named_parameters() if p.requires_grad)
-
-
 def _indices(parameter: torch.Tensor) -> Iterator[tuple[int, ...]]:
     return itertools.product(*(range(n) for n in parameter.shape))
 
 
-def _flat_jacobian(
-    function: Callable[[dict[str, torch.Tensor]], torch.Tensor], values: dict[str, torch.Tensor]
-) -> torch.Tensor:
-    """d function (..., ) / d all values, shape (..., p), by forward differentiation."""
-    shape = function(values).shape
-    jacobians = jacfwd(function)(values)
-    return torch.cat([jacobians[name].reshape(*shape, -1) for name in values], dim=-1)
+#: error of a forward difference: step times curvature, and round-off over step
+_JACOBIAN_STEP = 1e-7
 
 
-def _chain_by_block(
-    parts: torch.Tensor, by_parameter: torch.Tensor, block: torch.Tensor
+def _jacobian(
+    function: Callable[[], torch.Tensor], parameters: Sequence[torch.nn.Parameter]
 ) -> torch.Tensor:
-    """sum_m parts (P, m) by_parameter[block] (b, m, p) -> (P, p), block by block."""
-    used = by_parameter.abs().amax((0, 2)) > 0
-    order = torch.argsort(block, stable=True)
-    sorted_parts = parts[order][:, used]
-    counts = torch.bincount(block, minlength=len(by_parameter)).tolist()
-    pieces = [
-        part @ jacobian for part, jacobian in zip(sorted_parts.split(counts), by_parameter[:, used])
-    ]
-    result = torch.empty(len(parts), by_parameter.shape[-1], dtype=torch.float64)
-    result[order] = torch.cat(pieces)
-    return result
+    """d function (...) / d parameters, shape (..., p), by forward differences.
+
+    For small functions of many parameters; torch.func takes seconds to be imported.
+    """
+    base = function()
+    columns = []
+    for parameter in parameters:
+        for index in _indices(parameter):
+            original = parameter[index].clone()
+            parameter[index] = original + _JACOBIAN_STEP
+            columns.append((function() - base) / _JACOBIAN_STEP)
+            parameter[index] = original
+    return torch.stack(columns, dim=-1)
 
 
 def _prior_jacobian(model: HybridModel) -> torch.Tensor:
-    """d prior residuals / d parameters, shape (q, p)."""
-
-    def residuals(values: dict[str, torch.Tensor]) -> torch.Tensor:
-        return functional_call(_PriorResiduals(model), {f"model.{k}": v for k, v in values.items()})
-
-    values = {name: value for name, value in _refined(model) if not name.startswith("structure.")}
-    n_structure = sum(p.numel() for _, p in _refined(model.structure))
-    jacobian = _flat_jacobian(residuals, values)
-    return torch.cat(
-        [torch.zeros(len(jacobian), n_structure, dtype=torch.float64), jacobian], dim=1
-    )
-
-
-class _PriorResiduals(torch.nn.Module):
-    """The prior residuals of a model as a module's forward, for ``functional_call``."""
-
-    def __init__(self, model: HybridModel) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self) -> torch.Tensor:
-        return self.model.prior_residuals()
+    """d prior residuals / d parameters, shape (q, p); they do not depend on the structure."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    n_structure = sum(p.numel() for p in model.structure.parameters() if p.requires_grad)
+    others = [p for p in parameters if p is not model.structure.shifts]
+    n_residuals = len(model.prior_residuals())
+    none = torch.zeros(n_residuals, n_structure, dtype=torch.float64)
+    return torch.cat([none, _jacobian(model.prior_residuals, others)], dim=1) if others else none

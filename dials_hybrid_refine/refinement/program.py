@@ -26,13 +26,17 @@ from dials_hybrid_refine.models.hybrid import HybridModel
 from dials_hybrid_refine.models.orientation import SmoothOrientation
 from dials_hybrid_refine.models.structure import RefinedParameters, StructureModel
 from dials_hybrid_refine.models.thickness.constant import ConstantThickness
+from dials_hybrid_refine.refinement.convergence import (
+    ConvergenceRow,
+    converged_selection,
+    convergence_rows,
+)
+from dials_hybrid_refine.refinement.dataset import Dataset, build_simulator
 from dials_hybrid_refine.refinement.held_out import choose_held_out
 from dials_hybrid_refine.refinement.refine import (
     Controls,
-    Dataset,
     Refinement,
     Schedule,
-    build_simulator,
     loss_weights,
 )
 from dials_hybrid_refine.refinement.result import Result
@@ -58,12 +62,15 @@ _MIN_DATA_PER_PARAMETER = 2
 
 @dataclass(frozen=True)
 class BeamOptions:
-    """Limits of the many-beam calculation; None: chosen from the data (``settings``)."""
+    """Limits of the many-beam calculation; None: chosen from the data (``convergence``).
+
+    ``accuracy`` is the largest change of amplitudes that raising a chosen limit may cause.
+    """
 
     g_max: float | None = None
-    s_max: float = 0.012
+    s_max: float | None = None
     tilt_step: float | None = None
-    block_width: float = 1.0
+    accuracy: float = 0.01
 
 
 @dataclass(frozen=True)
@@ -97,6 +104,7 @@ class RefinementOptions:
     seed: int = 0
     schedule: Schedule = field(default_factory=Schedule)
     propagation: PropagationSettings = field(default_factory=PropagationSettings)
+    convergence: bool = False
 
 
 def run_refinement(
@@ -155,18 +163,29 @@ def run_refinement(
         spread,
     )
     setup_seconds = time.monotonic() - started
+    convergence: list[ConvergenceRow] = []
     refinement.coarse_stage(coarse, STEPS_BEFORE_RESCAN, "start")
     if refinement.state.status != "interrupted":
         thick, _ = _start_thickness(model, data, options, coarse, phi_ranges)
         refinement.coarse_stage(coarse, options.schedule.coarse_steps)
-        refinement.fine_cycles(_full_selection(g_data, thick, options.beams))
-    return summarise(refinement, data, options.weighting, options.propagation, setup_seconds)
-
-
-def _full_selection(g_data: float, thickness: float, beams: BeamOptions) -> BeamSelection:
-    fine = fine_selection(
-        g_data, thickness, beams.g_max, beams.s_max, beams.tilt_step, beams.block_width
+        fine = _full_selection(data, model, g_data, thick, options)
+        refinement.fine_cycles(fine)
+        if options.convergence and refinement.state.status != "interrupted":
+            logger.info("Raising the limits of the calculation to see what changes")
+            convergence = convergence_rows(data, model, fine, options.propagation)
+    return summarise(
+        refinement, data, options.weighting, options.propagation, setup_seconds, convergence
     )
+
+
+def _full_selection(
+    data: Dataset, model: HybridModel, g_data: float, thickness: float, options: RefinementOptions
+) -> BeamSelection:
+    beams = options.beams
+    given = {"g_max": beams.g_max, "s_max": beams.s_max, "tilt_step": beams.tilt_step}
+    fine = fine_selection(g_data, thickness, beams.g_max, beams.s_max, beams.tilt_step)
+    free = [name for name, value in given.items() if value is None]
+    fine = converged_selection(data, model, fine, free, beams.accuracy, options.propagation)
     logger.info(
         "Beams to g_max %.2f 1/Angstrom, s_max %.3f 1/Angstrom, tilts every %.3f degrees",
         fine.g_max,
@@ -218,7 +237,7 @@ def _start_thickness(
             logger.warning("The thickest crystal scanned fits best: raise thickness.max")
     else:
         mean, width = given, 0.25 * given
-    nodes = thickness_nodes(options.thickness.largest or largest_node(mean), distance)
+    nodes = thickness_nodes(options.thickness.largest or largest_node(mean, width), distance)
     model.thickness = thickness_model(
         options.thickness,
         nodes,

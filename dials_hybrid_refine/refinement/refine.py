@@ -17,22 +17,18 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
 from dials_hybrid_refine.diffraction.beams import BeamSelection
-from dials_hybrid_refine.diffraction.blocks import BeamBlock, plan_blocks
 from dials_hybrid_refine.diffraction.observations import Observations
 from dials_hybrid_refine.diffraction.propagation import PropagationSettings
-from dials_hybrid_refine.diffraction.scan import ScanGeometry
-from dials_hybrid_refine.diffraction.simulator import Simulator
 from dials_hybrid_refine.models.hybrid import HybridModel
-from dials_hybrid_refine.models.structure import composition_of
+from dials_hybrid_refine.refinement.dataset import Dataset, build_simulator
 from dials_hybrid_refine.refinement.minimise import (
     Step,
     damped,
@@ -74,15 +70,6 @@ class Schedule:
     tolerance: float = 1e-3
 
 
-@dataclass(frozen=True)
-class Dataset:
-    """The data of a refinement: the geometry of each experiment and all observations."""
-
-    scans: Sequence[ScanGeometry]
-    observations: Observations
-    held_out: NDArray[np.bool_]
-
-
 @dataclass
 class RefinementState:
     """What changes while a refinement runs; the model's parameters are in the model.
@@ -110,29 +97,6 @@ class Controls:
 
     observer: Callable[[Iteration], None] = lambda iteration: None
     should_stop: Callable[[], bool] = lambda: False
-
-
-def build_simulator(
-    data: Dataset, model: HybridModel, selection: BeamSelection, settings: PropagationSettings
-) -> Simulator:
-    """Blocks of rotation for the current orientation, ready to compute.
-
-    Raises:
-        ValueError: if no observed reflection crosses the Ewald sphere inside its window.
-    """
-    composition = composition_of(model.structure.current_structure())
-    blocks: list[BeamBlock] = []
-    for i, scan in enumerate(data.scans):
-
-        def correction(phi: NDArray[np.float64], experiment: int = i) -> NDArray[np.float64]:
-            with torch.no_grad():
-                vectors = model.orientation(torch.tensor([experiment]), torch.from_numpy(phi)[None])
-            return np.asarray(Rotation.from_rotvec(vectors[0].numpy()).as_matrix())
-
-        blocks += plan_blocks(
-            i, scan, data.observations, composition, selection, 1 / scan.wavelength, correction
-        )
-    return Simulator(data.scans, blocks, composition, settings)
 
 
 def loss_weights(
@@ -296,7 +260,7 @@ class Refinement:
             ).r_obs
 
         with torch.no_grad():
-            positions = self.state.objective.simulator.block_positions()
+            positions = self.state.objective.simulator.segment_positions()
             thickness = self.state.model.thickness(*positions).mean().mean()
         iteration = Iteration(
             stage=stage,

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from cctbx import xray
 
 from dials_hybrid_refine.diffraction.observations import Observations
+from dials_hybrid_refine.refinement.convergence import ConvergenceRow
 from dials_hybrid_refine.refinement.statistics import Agreement, MergedAgreement
 
 
@@ -96,6 +97,7 @@ class Result:
         weight: shape (n,), 1 / variance in the loss (also of reflections not used).
         residual: shape (n,), (I_o - I_c) sqrt(weight) over their robust spread.
         absorption_ratio: U'/U, or None without absorption.
+        convergence: what raising the limits of the calculation does; empty if not asked for.
         warnings: sentences about parameters that came out unphysical.
     """
 
@@ -114,4 +116,5 @@ class Result:
     history: tuple[Iteration, ...]
     timing: Timing
     absorption_ratio: float | None = None
+    convergence: tuple[ConvergenceRow, ...] = ()
     warnings: tuple[str, ...] = ()

@@ -93,6 +93,12 @@ def agreement(
     )
 
 
+def amplitude_change(intensity: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    """sum |F' - F| / sum F' of two sets of calculated intensities (n,); 0 where all vanish."""
+    f, f_other = np.sqrt(np.clip(intensity, 0, None)), np.sqrt(np.clip(other, 0, None))
+    return _ratio(float(np.abs(f_other - f).sum()), float(f_other.sum())) or 0.0
+
+
 def merged_agreement(
     observed: NDArray[np.float64],
     sigma: NDArray[np.float64],

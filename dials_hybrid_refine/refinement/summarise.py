@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -12,8 +13,10 @@ from dials_hybrid_refine.diffraction.propagation import PropagationSettings
 from dials_hybrid_refine.models.effects import ProportionalAbsorption
 from dials_hybrid_refine.models.hybrid import HybridModel
 from dials_hybrid_refine.models.structure import unphysical_parameters
+from dials_hybrid_refine.refinement.convergence import ConvergenceRow
+from dials_hybrid_refine.refinement.dataset import Dataset
 from dials_hybrid_refine.refinement.objective import GaussNewton, Objective
-from dials_hybrid_refine.refinement.refine import Dataset, Refinement
+from dials_hybrid_refine.refinement.refine import Refinement
 from dials_hybrid_refine.refinement.result import Profiles, Result, Statistics, Timing
 from dials_hybrid_refine.refinement.statistics import agreement, merged_agreement
 from dials_hybrid_refine.refinement.weights import Weighting, residual_spread, variances
@@ -24,7 +27,7 @@ logger = logging.getLogger("dials.hybrid_refine.summarise")
 
 
 def _profiles(objective: Objective, model: HybridModel, scales: torch.Tensor) -> Profiles:
-    experiment, phi = objective.simulator.block_positions()
+    experiment, phi = objective.simulator.segment_positions()
     with torch.no_grad():
         distribution = model.thickness(experiment, phi)
         vectors = model.orientation(experiment, phi[:, None])[:, 0]
@@ -58,6 +61,7 @@ def summarise(
     weighting: Weighting,
     settings: PropagationSettings,
     setup_seconds: float,
+    convergence: Sequence[ConvergenceRow] = (),
 ) -> Result:
     """The Result of a refinement that has run.
 
@@ -109,6 +113,7 @@ def summarise(
         weight=1 / (variance * state.spread**2),
         residual=residual / residual_spread(residual, used),
         statistics=statistics,
+        convergence=tuple(convergence),
         profiles=_profiles(objective, model, final.scales),
         history=tuple(state.history),
         timing=Timing(

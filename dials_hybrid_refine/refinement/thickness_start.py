@@ -68,7 +68,7 @@ def scan_thickness(
         models = model.physical_models()
         models = PhysicalModels(uniform, models.rotation, models.absorption, models.curve_effects)
         base = simulator(model.atoms(), models)
-        by_node, _ = simulator.thickness_derivatives(model.atoms(), models)
+        by_node, _ = simulator.thickness_derivatives(model.atoms(), models, slopes=False)
         # the tails beyond s_max do not depend on thickness: whole in every node
         rest = base.value - by_node.mean(1)
         parts = by_node + rest[:, None]
@@ -80,8 +80,10 @@ def scan_thickness(
             for relative in (0.15, 0.35):
                 width = max(spacing, relative * mean)
                 weight = torch.from_numpy(normal_distribution(nodes, mean, width))
-                design = torch.zeros(len(observations), len(simulator.blocks), dtype=torch.float64)
-                design.index_put_((base.observation, base.block), parts @ weight, accumulate=True)
+                design = torch.zeros(
+                    len(observations), len(simulator.segment_positions()[0]), dtype=torch.float64
+                )
+                design.index_put_((base.observation, base.segment), parts @ weight, accumulate=True)
                 total = design.sum(1)
                 overall = (weights * intensity * total).sum() / (weights * total**2).sum()
                 ridge = torch.eye(design.shape[1], dtype=torch.float64) * (2 / overall) ** 2

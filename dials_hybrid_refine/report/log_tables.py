@@ -35,6 +35,22 @@ def exclusion_table(n_total: int, counts: Mapping[str, int], n_left: int) -> str
     return tabulate(rows, ["reflections", "number"])
 
 
+def convergence_table(result: Result) -> str:
+    """What raising the limits of the calculation does."""
+    rows = [
+        [
+            r.setting,
+            f"{r.value:.4g}",
+            f"{r.raised:.4g}",
+            f"{100 * r.change:.3f}",
+            f"{r.largest:.4f}",
+        ]
+        for r in result.convergence
+    ]
+    header = ["setting", "value", "raised to", "change of F (%)", "largest change of I / mean I"]
+    return tabulate(rows, header)
+
+
 def statistics_table(result: Result) -> str:
     """The figures of merit."""
     statistics = result.statistics

@@ -1,0 +1,91 @@
+"""From PHIL parameters to the options of a refinement."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+import libtbx
+
+from dials_hybrid_refine.diffraction.propagation import PropagationSettings
+from dials_hybrid_refine.diffraction.workers import keep_bytes
+from dials_hybrid_refine.io.dials_versions import cpu_count
+from dials_hybrid_refine.models.choose import ThicknessOptions
+from dials_hybrid_refine.models.structure import RefinedParameters
+from dials_hybrid_refine.refinement.program import (
+    BeamOptions,
+    OrientationOptions,
+    RefinementOptions,
+)
+from dials_hybrid_refine.refinement.refine import Schedule
+from dials_hybrid_refine.refinement.weights import Weighting
+
+
+def auto(value: Any) -> Any:
+    """None for a parameter that is Auto."""
+    return None if value is libtbx.Auto else value
+
+
+def _device(name: str) -> str:
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise ValueError("device=cuda: torch finds no CUDA device here; use device=cpu")
+    return "cuda" if available and name != "cpu" else "cpu"
+
+
+def refinement_options(params: Any) -> RefinementOptions:
+    """The options of the refinement from the PHIL parameters.
+
+    Raises:
+        ValueError: for a device that is not there.
+    """
+    thickness, orientation = params.thickness, params.orientation
+    return RefinementOptions(
+        thickness=ThicknessOptions(
+            model=thickness.model,
+            largest=auto(thickness.max),
+            node_distance=thickness.node_distance,
+            resolution=thickness.resolution,
+            smoothness=thickness.smoothness,
+        ),
+        thickness_start=auto(thickness.start),
+        beams=BeamOptions(
+            g_max=auto(params.beams.g_max),
+            s_max=auto(params.beams.s_max),
+            tilt_step=auto(params.beams.tilt_step),
+            accuracy=params.beams.accuracy,
+        ),
+        orientation=OrientationOptions(
+            orientation.refine,
+            orientation.knot_distance,
+            orientation.expected_size,
+            orientation.expected_change,
+        ),
+        structure=RefinedParameters(
+            params.structure.sites, params.structure.displacements, params.structure.occupancies
+        ),
+        absorption=params.absorption.model,
+        absorption_ratio=params.absorption.ratio,
+        scale_variation=params.scale.variation,
+        weighting=Weighting(
+            params.weighting.instability,
+            params.weighting.outlier_threshold,
+            params.weighting.max_rejected,
+        ),
+        held_out_fraction=params.held_out.fraction,
+        seed=params.seed,
+        schedule=Schedule(
+            coarse_steps=params.refinement.coarse_steps,
+            cycles=params.refinement.max_cycles,
+            steps_per_cycle=params.refinement.max_steps,
+            tolerance=params.refinement.tolerance,
+        ),
+        propagation=PropagationSettings(
+            dtype=torch.complex64 if params.precision == "single" else torch.complex128,
+            n_threads=auto(params.nproc) or cpu_count(),
+            device=_device(params.device),
+            keep_bytes=keep_bytes(params.memory),
+        ),
+        convergence=params.convergence,
+    )

@@ -1,0 +1,147 @@
+"""How much the calculated intensities depend on the limits of the calculation.
+
+The change of a setting is judged by the amplitudes: sum |F' - F| / sum F' with F = sqrt(I), where I'
+is calculated with the setting raised. It compares with an R factor.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dials_hybrid_refine.diffraction.beams import BeamSelection
+from dials_hybrid_refine.diffraction.propagation import PropagationSettings
+from dials_hybrid_refine.models.hybrid import HybridModel
+from dials_hybrid_refine.refinement.dataset import Dataset, build_simulator
+from dials_hybrid_refine.refinement.statistics import amplitude_change
+
+logger = logging.getLogger("dials.hybrid_refine.convergence")
+
+#: by what the settings are raised to see what changes
+RAISED = {"g_max": 1.15, "s_max": 1.5, "tilt_step": 0.5}
+
+#: parts of the scan that represent it: their number, and their width in degrees
+_N_PARTS, _PART_WIDTH = 6, 3.0
+
+#: how often a setting is raised before it is taken as it is
+_MOST_RAISES = 4
+
+
+@dataclass(frozen=True)
+class ConvergenceRow:
+    """What raising one setting does.
+
+    Attributes:
+        setting: its name in ``BeamSelection``, or "precision".
+        value, raised: before and after (1/Angstrom or degrees; for the precision the bytes of a
+            complex number).
+        change: sum |F' - F| / sum F'.
+        largest: largest |I' - I| in units of the mean I'.
+    """
+
+    setting: str
+    value: float
+    raised: float
+    change: float
+    largest: float
+
+
+def integrated_intensities(
+    data: Dataset, model: HybridModel, selection: BeamSelection, settings: PropagationSettings
+) -> NDArray[np.float64]:
+    """Integrated fractions of the incident beam, degrees, shape (n,), at the current parameters."""
+    simulator = build_simulator(data, model, selection, settings)
+    with torch.no_grad():
+        parts = simulator(model.atoms(), model.physical_models())
+    total = torch.zeros(len(data.observations), dtype=torch.float64)
+    return total.index_add_(0, parts.observation, parts.value).numpy()
+
+
+def _raise(selection: BeamSelection, setting: str) -> BeamSelection:
+    return replace(selection, **{setting: getattr(selection, setting) * RAISED[setting]})
+
+
+def _row(
+    setting: str, value: float, raised: float, now: NDArray[np.float64], then: NDArray[np.float64]
+) -> ConvergenceRow:
+    largest = float(np.abs(then - now).max() / max(float(then.mean()), 1e-300))
+    return ConvergenceRow(setting, value, raised, amplitude_change(now, then), largest)
+
+
+def convergence_rows(
+    data: Dataset, model: HybridModel, selection: BeamSelection, settings: PropagationSettings
+) -> list[ConvergenceRow]:
+    """Raise each setting in turn, and the precision, and see how much the intensities move."""
+    base = integrated_intensities(data, model, selection, settings)
+    rows = []
+    for setting in RAISED:
+        raised = _raise(selection, setting)
+        other = integrated_intensities(data, model, raised, settings)
+        value, after = getattr(selection, setting), getattr(raised, setting)
+        rows.append(_row(setting, value, after, base, other))
+    if settings.dtype == torch.complex64:
+        double = replace(settings, dtype=torch.complex128)
+        other = integrated_intensities(data, model, selection, double)
+        rows.append(_row("precision", 8, 16, base, other))
+    return rows
+
+
+def converged_selection(
+    data: Dataset,
+    model: HybridModel,
+    selection: BeamSelection,
+    free: Sequence[str],
+    accuracy: float,
+    settings: PropagationSettings,
+) -> BeamSelection:
+    """Raise settings until raising them further changes amplitudes by less than ``accuracy``.
+
+    Judged on a few parts of the scan, which cost a fraction of one evaluation of all.
+
+    Args:
+        selection: where to start.
+        free: names of the settings that may be raised.
+        accuracy: limit of sum |F' - F| / sum F'.
+    """
+    part = _representative_part(data)
+    now = integrated_intensities(part, model, selection, settings)
+    for setting in free:
+        for _ in range(_MOST_RAISES):
+            raised = _raise(selection, setting)
+            then = integrated_intensities(part, model, raised, settings)
+            change = amplitude_change(now, then)
+            logger.info(
+                "%s = %.3f: calculated amplitudes change by %.2f %% towards %.3f",
+                setting,
+                getattr(selection, setting),
+                100 * change,
+                getattr(raised, setting),
+            )
+            if change < accuracy:
+                break
+            selection, now = raised, then
+        else:
+            logger.warning(
+                "beams.%s does not converge to beams.accuracy=%g: set it by hand", setting, accuracy
+            )
+    return selection
+
+
+def _representative_part(data: Dataset) -> Dataset:
+    """The observations in a few stretches of each scan."""
+    observations = data.observations
+    chosen = np.zeros(len(observations), dtype=bool)
+    for i, scan in enumerate(data.scans):
+        first, last = scan.phi_range
+        for k in range(_N_PARTS):
+            middle = first + (k + 0.5) / _N_PARTS * (last - first)
+            near = np.abs(observations.phi - middle) <= _PART_WIDTH / 2
+            chosen |= near & (observations.experiment == i)
+    if not chosen.any():
+        return data
+    return Dataset(data.scans, observations.select(chosen), data.held_out[chosen])

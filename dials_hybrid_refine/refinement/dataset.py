@@ -1,0 +1,53 @@
+"""The data of a refinement, and the calculation planned for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from dials_hybrid_refine.diffraction.beams import BeamSelection
+from dials_hybrid_refine.diffraction.blocks import plan_blocks
+from dials_hybrid_refine.diffraction.observations import Observations
+from dials_hybrid_refine.diffraction.propagation import PropagationSettings
+from dials_hybrid_refine.diffraction.scan import ScanGeometry
+from dials_hybrid_refine.diffraction.simulator import Simulator
+from dials_hybrid_refine.models.hybrid import HybridModel
+from dials_hybrid_refine.models.structure import composition_of
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The data of a refinement: the geometry of each experiment and all observations."""
+
+    scans: Sequence[ScanGeometry]
+    observations: Observations
+    held_out: NDArray[np.bool_]
+
+
+def build_simulator(
+    data: Dataset, model: HybridModel, selection: BeamSelection, settings: PropagationSettings
+) -> Simulator:
+    """Blocks of rotation for the current orientation, ready to compute.
+
+    Raises:
+        ValueError: if no observed reflection crosses the Ewald sphere inside its window.
+    """
+    composition = composition_of(model.structure.current_structure())
+    plans = []
+    for i, scan in enumerate(data.scans):
+
+        def correction(phi: NDArray[np.float64], experiment: int = i) -> NDArray[np.float64]:
+            with torch.no_grad():
+                vectors = model.orientation(torch.tensor([experiment]), torch.from_numpy(phi)[None])
+            return np.asarray(Rotation.from_rotvec(vectors[0].numpy()).as_matrix())
+
+        plan = plan_blocks(
+            i, scan, data.observations, composition, selection, 1 / scan.wavelength, correction
+        )
+        plans.append(plan)
+    return Simulator(data.scans, plans, composition, settings)
