@@ -35,8 +35,9 @@ class PetsFrames:
         number: shape (m,), as written.
         semi_angle: shape (m,), half the range of rotation in degrees.
         alpha, beta, omega: shape (m,), in degrees.
-        zone_axis: shape (m, 3), lattice coordinates of the direction against the beam.
-        scale: shape (m,). See ``docs`` of the command: it is not applied to the intensities.
+        zone_axis: shape (m, 3), lattice coordinates of the direction against the beam; 0 where missing.
+        scale: shape (m,). Not contained in the intensities: those that neighbouring frames repeat
+            are equal to the last digit although the scales of the frames differ.
     """
 
     number: NDArray[np.int64]
@@ -117,6 +118,7 @@ def _data(items: Items, complete: bool) -> PetsData:
     frames = _frames(items)
     hkl, intensity, sigma, frame = _reflections(items, frames)
     details = " ".join(items.get("_diffrn_measurement_details", []))
+    _check_rotation(details)
     position = re.search(r"rotation axis position:\s*([-+]?\d+\.?\d*)", details)
     return PetsData(
         wavelength=wavelength,
@@ -130,6 +132,20 @@ def _data(items: Items, complete: bool) -> PetsData:
         axis_position=float(position[1]) if position else None,
         warnings=_warnings(frames, frame, complete),
     )
+
+
+def _check_rotation(details: str) -> None:
+    """Whether the frames cover a rotation: a cone of precession has a semi-angle, too.
+
+    Raises:
+        ValueError: if the file says something else.
+    """
+    stated = re.search(r"data collection geometry:\s*(\S[^\n]*?)\s*(\n|$)", details)
+    if stated and "rotation" not in stated[1].lower():
+        raise ValueError(
+            f"the data collection geometry is {stated[1]!r}: only data of continuous rotation can "
+            "be imported"
+        )
 
 
 def _warnings(frames: PetsFrames, frame: NDArray[np.int64], complete: bool) -> tuple[str, ...]:
@@ -250,11 +266,11 @@ def _frames(items: Items) -> PetsFrames:
     number = _integers(columns["id"], _ZONE + "id")
     if len(set(number.tolist())) < n:
         raise ValueError(f"two virtual frames have the same {_ZONE}id: {_EXPORT}")
-    optional = {"u": "0", "v": "0", "w": "0", "scale": "1"}
-    values = {
-        name: _numbers(items.get(_ZONE + name, [default] * n), _ZONE + name)
-        for name, default in optional.items()
-    }
+    scale = _numbers(items.get(_ZONE + "scale", ["1"] * n), _ZONE + "scale")
+    zone_axis = np.zeros((n, 3))
+    if all(_ZONE + name in items for name in "uvw"):
+        columns |= _columns(items, _ZONE, "u v w id", "the virtual frames")
+        zone_axis = np.stack([_numbers(columns[name], _ZONE + name) for name in "uvw"], axis=1)
     semi_angle, alpha, beta, omega = (
         _numbers(columns[name], _ZONE + name) for name in angles.split()
     )
@@ -269,8 +285,8 @@ def _frames(items: Items) -> PetsFrames:
         alpha=alpha,
         beta=beta,
         omega=omega,
-        zone_axis=np.stack([values[name] for name in "uvw"], axis=1),
-        scale=values["scale"],
+        zone_axis=zone_axis,
+        scale=scale,
     )
 
 

@@ -77,6 +77,17 @@ def frame_rotations(frames: PetsFrames) -> Rotation:
     return Rotation.from_euler("ZXY", angles, degrees=True)
 
 
+def frame_angles(frames: PetsFrames, axis: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How far the crystal has turned about an axis in the middle of each frame; (m,), degrees.
+
+    The twist of Rz(omega) Rx(alpha) Ry(beta): alpha, to some 0.001 degrees, where the axis is x
+    and beta and omega are small. It also serves files whose axis is elsewhere.
+    """
+    quaternions = frame_rotations(frames).as_quat()
+    twist = np.degrees(2 * np.arctan2(quaternions[:, :3] @ axis, quaternions[:, 3]))
+    return np.asarray(frames.alpha + (twist - frames.alpha + 180) % 360 - 180)
+
+
 def axis_azimuth(frames: PetsFrames) -> float:
     """Azimuth in degrees of the axis about which the crystal turns from frame to frame.
 
@@ -116,7 +127,7 @@ def missettings(
 def continuous_sweep(
     frames: PetsFrames, setting: NDArray[np.float64], axis: NDArray[np.float64]
 ) -> Sweep:
-    """One scan with alpha as its angle and the orientation interpolated between frames.
+    """One scan with ``frame_angles`` and the orientation interpolated between frames.
 
     The missetting is interpolated on great circles and kept constant before the first and after
     the last frame. Regular frames have their middles and borders on the borders of images, others
@@ -125,22 +136,23 @@ def continuous_sweep(
     Raises:
         ValueError: if the frames do not turn in one direction.
     """
-    steps = np.diff(frames.alpha)
-    if not ((steps > 0).all() or (steps < 0).all()):
-        where = int(np.flatnonzero(np.sign(steps) != np.sign(steps[0]))[0]) + 1
+    angles = frame_angles(frames, axis)
+    direction = 1.0 if angles[-1] >= angles[0] else -1.0
+    back = np.flatnonzero(direction * np.diff(angles) <= 0)
+    if len(back):
         raise ValueError(
-            f"the frames turn back at frame {frames.number[where]}: the file holds several sweeps, "
-            "so split it into one file for each"
+            f"the frames turn back at frame {frames.number[back[0] + 1]}: the file holds several "
+            "sweeps, so split it into one file for each"
         )
-    order = np.argsort(frames.alpha)
-    alpha, semi_angle = frames.alpha[order], frames.semi_angle[order]
-    first, last = float((alpha - semi_angle).min()), float((alpha + semi_angle).max())
-    n_images = _n_images(alpha, semi_angle, first, last)
+    order = np.argsort(angles)
+    centres, semi_angle = angles[order], frames.semi_angle[order]
+    first, last = float((centres - semi_angle).min()), float((centres + semi_angle).max())
+    n_images = _n_images(centres, semi_angle, first, last)
     points = np.linspace(first, last, n_images + 1)
-    misset = missettings(frames, axis, frames.alpha)[order]
+    misset = missettings(frames, axis, angles)[order]
     if len(frames) > 1:
-        inside = np.clip(points, alpha[0], alpha[-1])
-        matrices = Slerp(alpha, misset)(inside).as_matrix()
+        inside = np.clip(points, centres[0], centres[-1])
+        matrices = Slerp(centres, misset)(inside).as_matrix()
     else:
         matrices = np.repeat(misset.as_matrix(), len(points), axis=0)
     return Sweep(
@@ -148,23 +160,25 @@ def continuous_sweep(
         start=first,
         width=(last - first) / n_images,
         settings=matrices @ setting,
-        centres=frames.alpha,
+        centres=angles,
         frames_apart=False,
     )
 
 
 def _n_images(
-    alpha: NDArray[np.float64], semi_angle: NDArray[np.float64], first: float, last: float
+    centres: NDArray[np.float64], semi_angle: NDArray[np.float64], first: float, last: float
 ) -> int:
-    if len(alpha) == 1:
+    if len(centres) == 1:
         return 2
-    step = (alpha[-1] - alpha[0]) / (len(alpha) - 1)
-    regular = np.abs(alpha - (alpha[0] + step * np.arange(len(alpha)))).max() < _ANGLE_TOLERANCE
+    step = (centres[-1] - centres[0]) / (len(centres) - 1)
+    regular = (
+        np.abs(centres - (centres[0] + step * np.arange(len(centres)))).max() < _ANGLE_TOLERANCE
+    )
     if regular and np.ptp(semi_angle) < _ANGLE_TOLERANCE:
         for divisor in range(1, _IMAGES_PER_FRAME + 1):
             images = semi_angle[0] * divisor / step
             if abs(images - round(images)) * step < _ANGLE_TOLERANCE and round(images) > 0:
-                return (len(alpha) - 1) * divisor + 2 * round(images)
+                return (len(centres) - 1) * divisor + 2 * round(images)
     return max(2, math.ceil((last - first) / step * _IMAGES_PER_FRAME))
 
 
@@ -173,15 +187,16 @@ def separate_frames(
 ) -> Sweep:
     """One scan in which each frame has two images to itself, followed by one without data.
 
-    Where frames overlap and state intensities of their own, an angle alpha would stand for two
+    Where frames overlap and state intensities of their own, one angle would stand for two
     orientations, those of two frames, which differ by tenths of a degree. So the frames are put
-    side by side: the scan angle equals alpha for the first frame only. In the images between them
-    the orientation runs from that of one frame to that of the next.
+    side by side: the scan angle equals the turn of the crystal for the first frame only. In the
+    images between them the orientation runs from that of one frame to that of the next.
     """
     width = float(frames.semi_angle.max())
-    order = np.argsort(frames.alpha, kind="stable")
+    angles = frame_angles(frames, axis)
+    order = np.argsort(angles, kind="stable")
     rank = np.argsort(order)
-    start = float(frames.alpha[order[0]]) - width
+    start = float(angles[order[0]]) - width
     centres = start + width * (1 + 3 * rank)
     matrices = missettings(frames, axis, centres).as_matrix()[order]
     return Sweep(

@@ -6,9 +6,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from cctbx import uctbx
 from dials.array_family import flex
 from dxtbx.model import Experiment
 
@@ -29,12 +27,16 @@ from dials_hybrid_refine.io.pets_reflections import (
     passage_spread,
     ranges_of_frames,
     reflection_table,
+    row_passages,
     whole_passages,
 )
 
 #: largest median angle in degrees between zone axes as written and as calculated; 0.003 is usual
 _MAX_ZONE_AXIS_ERROR = 1.0
-#: another rotation axis than x must make neighbouring frames agree that much better
+#: largest median turn in degrees, and in semi-angles, from the middle of a frame to the passages
+#: of the reflections it lists: PETS2 lists them to about 1 semi-angle, dials.export to 3 (1.3 degrees)
+_MAX_TURN, _MAX_TURN_IN_SEMI_ANGLES = 5.0, 4.0
+#: another rotation axis than x, or sense, must make neighbouring frames agree that much better
 _CLEARLY_BETTER = 0.5
 
 
@@ -61,16 +63,12 @@ def import_pets(data: PetsData, excitation_error: float, identifier: str) -> Imp
     """
     messages, warnings = [_describe(data)], list(data.warnings)
     _check_zone_axes(data)
+    _check_lists(data)
     pairs = neighbouring_rows(data)
     azimuth, said = _choose_azimuth(data, pairs)
     messages += said
     sweep, observations, said = _observations(data, pairs, azimuth, excitation_error)
     messages += said
-    if len(observations) == 0:
-        raise ValueError(
-            "none of its reflections crosses the Ewald sphere near the frame that lists it: the "
-            "orientation matrix or the frames' angles do not belong to these reflections"
-        )
     if observations.no_passage:
         messages.append(
             f"Left out: {observations.no_passage} measurements of reflections that do not cross "
@@ -118,6 +116,17 @@ def _check_zone_axes(data: PetsData) -> None:
         )
 
 
+def _check_lists(data: PetsData) -> None:
+    turns = np.abs(np.nan_to_num(row_passages(data, axis_at(0.0)), nan=180.0))
+    median = float(np.median(turns))
+    if median > max(_MAX_TURN, _MAX_TURN_IN_SEMI_ANGLES * float(data.frames.semi_angle.max())):
+        raise ValueError(
+            f"its reflections cross the Ewald sphere {median:.0f} degrees (median) from the frames "
+            "that list them: the orientation matrix, the signs of alpha, beta and omega or the "
+            "wavelength do not belong to these reflections; export the data again"
+        )
+
+
 def _choose_azimuth(data: PetsData, pairs: NeighbouringRows) -> tuple[float, list[str]]:
     """Where the rotation axis is in the plane at right angles to the beam, degrees from x.
 
@@ -131,7 +140,7 @@ def _choose_azimuth(data: PetsData, pairs: NeighbouringRows) -> tuple[float, lis
     if not math.isfinite(spread):
         return 0.0, ["No reflection is listed by neighbouring frames: the rotation axis is x"]
     mirrored = passage_spread(data, pairs, axis_at(0.0), sense=-1)
-    if mirrored < spread:
+    if mirrored < _CLEARLY_BETTER * spread:
         raise ValueError(
             "its frames and reflections agree better if the crystal turns in the other sense "
             f"(angles of passage differ by {mirrored:.2g} instead of {spread:.2g} degrees between "
@@ -180,7 +189,7 @@ def _observations(
         said = (
             f"{found}: an intensity is that of its frame's range of rotation, {len(observations)} "
             "measurements. The frames are laid side by side along the scan, whose angle is "
-            "therefore not alpha"
+            "therefore not that of the goniometer"
         )
     return sweep, observations, [said]
 
@@ -190,5 +199,4 @@ def _cell_strain(data: PetsData, experiment: Experiment) -> float:
     if data.cell is None:
         return 0.0
     used = np.array(experiment.crystal.get_unit_cell().parameters()[:3])
-    given: NDArray[np.float64] = np.array(uctbx.unit_cell(data.cell).parameters()[:3])
-    return float(np.abs(used / given - 1).max())
+    return float(np.abs(np.array(data.cell[:3]) / used - 1).max())

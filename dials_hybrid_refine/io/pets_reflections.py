@@ -13,7 +13,12 @@ from dxtbx.model import Experiment, ExperimentList
 from dials_hybrid_refine.diffraction.scan import ScanGeometry
 from dials_hybrid_refine.io.experiments import scan_geometry
 from dials_hybrid_refine.io.pets import PetsData
-from dials_hybrid_refine.io.pets_geometry import Sweep, frame_rotations, passage_turns
+from dials_hybrid_refine.io.pets_geometry import (
+    Sweep,
+    frame_angles,
+    frame_rotations,
+    passage_turns,
+)
 
 #: half a window in degrees that is not exceeded as long as half the excitation error fits in;
 #: dials.hybrid_refine leaves out windows longer than 4 degrees
@@ -80,7 +85,7 @@ def passage_spread(
     Returns:
         Median of the difference in degrees; NaN without pairs.
     """
-    phi = data.frames.alpha[data.frame] + sense * row_passages(data, axis)
+    phi = frame_angles(data.frames, axis)[data.frame] + sense * row_passages(data, axis)
     differences = np.abs(phi[pairs.second] - phi[pairs.first])
     differences = differences[np.isfinite(differences)]
     return float(np.median(differences)) if len(differences) else float("nan")
