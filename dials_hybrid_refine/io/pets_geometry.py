@@ -26,6 +26,8 @@ BEAM_DIRECTION = np.array([0.0, 0.0, -1.0])
 
 #: angles that differ by less count as equal: PETS2 writes three decimals
 _ANGLE_TOLERANCE = 0.002
+#: turns in degrees that tell the direction of their axis: orientations are good to 0.1 degrees
+_SHORTEST_TURN = 5.0
 #: images per distance of frames where frames are irregular. Between the scan points orientations
 #: are linear, which misses the kink at a frame by a quarter of an image times the change of slope
 #: (0.3 degrees per degree in bad data): 0.01 degrees
@@ -91,14 +93,17 @@ def frame_angles(frames: PetsFrames, axis: NDArray[np.float64]) -> NDArray[np.fl
 def axis_azimuth(frames: PetsFrames) -> float:
     """Azimuth in degrees of the axis about which the crystal turns from frame to frame.
 
-    Of turns over ten frames, to which the error of each single orientation matters little.
+    Of turns over ten frames, to which the error of each single orientation matters little; 0
+    where the frames are too few to tell.
     """
     distance = min(10, len(frames) - 1)
     if distance < 1:
         return 0.0
     rotations = frame_rotations(frames)
     turns = (rotations[distance:] * rotations[:-distance].inv()).as_rotvec()
-    turn = (turns * np.sign(turns[:, :1])).sum(axis=0)
+    turn = (turns * np.sign(turns[:, :1])).mean(axis=0)
+    if np.linalg.norm(turn) < math.radians(_SHORTEST_TURN):
+        return 0.0
     return math.degrees(math.atan2(turn[1], turn[0]))
 
 

@@ -262,7 +262,7 @@ def test_several_sweeps(text):
 
 def test_frames_at_one_angle(text):
     file = PetsFile(alpha=np.zeros(4))
-    refused(file.text(), "turn back at frame 2")
+    refused(file.text(), "turn back at frame")
 
 
 def test_one_frame(text):
