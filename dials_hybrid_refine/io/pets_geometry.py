@@ -143,10 +143,10 @@ def continuous_sweep(
     """
     angles = frame_angles(frames, axis)
     direction = 1.0 if angles[-1] >= angles[0] else -1.0
-    back = np.flatnonzero(direction * np.diff(angles) <= 0)
+    back = np.flatnonzero(direction * np.diff(angles) <= _ANGLE_TOLERANCE)
     if len(back):
         raise ValueError(
-            f"the frames turn back at frame {frames.number[back[0] + 1]}: the file holds several "
+            f"the frames stop or turn back at frame {frames.number[back[0] + 1]}: the file holds several "
             "sweeps, so split it into one file for each"
         )
     order = np.argsort(angles)
