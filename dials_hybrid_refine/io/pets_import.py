@@ -101,8 +101,8 @@ def _describe(data: PetsData) -> str:
         f"{len(data.frames)} virtual frames from alpha {alpha[0]:.3f} to {alpha[-1]:.3f} degrees, "
         f"semi-angles {data.frames.semi_angle.min():g} to {data.frames.semi_angle.max():g} "
         f"degrees, {len(data.hkl)} rows of reflections, wavelength {data.wavelength:g} Angstrom. "
-        f"The scales of the frames ({scale.min():g} to {scale.max():g}) are not applied: the "
-        "intensities do not contain them, and dials.hybrid_refine refines scales of its own"
+        f"The scales of the frames ({scale.min():g} to {scale.max():g}) are not applied: "
+        "dials.hybrid_refine refines scales of its own"
     )
 
 
