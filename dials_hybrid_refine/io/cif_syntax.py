@@ -63,7 +63,7 @@ class _Tokens:
     def __init__(self, text: str) -> None:
         self._text = text
         self._words = self._split()
-        self._line = 1
+        self._position = 0
         self._next = next(self._words, None)
 
     def _split(self) -> Iterator[tuple[str, bool, int]]:
@@ -77,7 +77,7 @@ class _Tokens:
                 continue
             starts_line = position == 0 or self._text[position - 1] == "\n"
             if word[0] in "'\"" or (word[0] == ";" and starts_line):
-                self._line = 1 + self._text.count("\n", 0, position)
+                self._position = position
                 raise self.error("a text or quotation has no end")
             special = word[0] == "_" or re.match(r"(data_|save_|loop_$|global_$)", word, re.I)
             yield word, not special, position
@@ -97,8 +97,7 @@ class _Tokens:
     def take(self) -> tuple[str, bool]:
         """The next word, and whether it is a value."""
         assert self._next is not None
-        word, is_value, position = self._next
-        self._line = 1 + self._text.count("\n", 0, position)
+        word, is_value, self._position = self._next
         self._next = next(self._words, None)
         return word, is_value
 
@@ -108,8 +107,9 @@ class _Tokens:
         return self.take()[0]
 
     def error(self, reason: str) -> ModelError:
+        line = 1 + self._text.count("\n", 0, self._position)
         return ModelError(
-            f"not readable as CIF file (line {self._line}: {reason}): it is truncated or corrupt"
+            f"not readable as CIF file (line {line}: {reason}): it is truncated or corrupt"
         )
 
 

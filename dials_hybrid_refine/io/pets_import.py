@@ -1,0 +1,202 @@
+"""A PETS2 file as an experiment and a reflection table of DIALS, and what was decided for it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from dials.array_family import flex
+from dxtbx.model import Experiment
+
+from dials_hybrid_refine.io.pets import PetsData
+from dials_hybrid_refine.io.pets_geometry import (
+    Sweep,
+    axis_at,
+    axis_azimuth,
+    continuous_sweep,
+    make_experiment,
+    separate_frames,
+    zone_axis_error,
+)
+from dials_hybrid_refine.io.pets_reflections import (
+    NeighbouringRows,
+    PetsObservations,
+    neighbouring_rows,
+    passage_spread,
+    ranges_of_frames,
+    reflection_table,
+    row_passages,
+    whole_passages,
+)
+
+#: largest median angle in degrees between zone axes as written and as calculated; 0.003 is usual
+_MAX_ZONE_AXIS_ERROR = 1.0
+#: largest median turn in degrees, and in semi-angles, from the middle of a frame to the passages
+#: of the reflections it lists: PETS2 lists them to about 1 semi-angle, dials.export to 3 (1.3 degrees)
+_MAX_TURN, _MAX_TURN_IN_SEMI_ANGLES = 5.0, 4.0
+#: another rotation axis than x, or sense, must make neighbouring frames agree that much better
+_CLEARLY_BETTER = 0.5
+
+
+@dataclass(frozen=True)
+class ImportedPets:
+    """The models, the reflections, and sentences for the log."""
+
+    experiment: Experiment
+    reflections: flex.reflection_table
+    messages: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def import_pets(data: PetsData, excitation_error: float, identifier: str) -> ImportedPets:
+    """Convert the contents of a PETS2 file.
+
+    Args:
+        data: what was read.
+        excitation_error: half the window of whole passages, 1/Angstrom.
+        identifier: of the experiment.
+
+    Raises:
+        ValueError: if the file contradicts itself or no reflection can be used.
+    """
+    messages, warnings = [_describe(data)], list(data.warnings)
+    _check_zone_axes(data)
+    _check_lists(data)
+    pairs = neighbouring_rows(data)
+    azimuth, said = _choose_azimuth(data, pairs)
+    messages += said
+    sweep, observations, said = _observations(data, pairs, azimuth, excitation_error)
+    messages += said
+    if observations.no_passage:
+        messages.append(
+            f"Left out: {observations.no_passage} measurements of reflections that do not cross "
+            "the Ewald sphere, near the rotation axis"
+        )
+    if pairs.whole_passages and pairs.n_different:
+        warnings.append(
+            f"{pairs.n_different} pairs of neighbouring frames state different intensities for "
+            "one reflection, though most repeat them: each counts as a measurement"
+        )
+    g_max = float(np.linalg.norm(data.hkl @ data.setting.T, axis=1).max())
+    experiment = make_experiment(sweep, data.wavelength, g_max, identifier)
+    strain = _cell_strain(data, experiment)
+    if strain > 0.001:
+        warnings.append(
+            f"the unit cell of the file differs by {100 * strain:.1f} % from that of its "
+            "orientation matrix UB, which is used as written"
+        )
+    return ImportedPets(
+        experiment=experiment,
+        reflections=reflection_table(observations, experiment),
+        messages=tuple(messages),
+        warnings=tuple(warnings),
+    )
+
+
+def _describe(data: PetsData) -> str:
+    alpha, scale = data.frames.alpha, data.frames.scale
+    return (
+        f"{len(data.frames)} virtual frames from alpha {alpha[0]:.3f} to {alpha[-1]:.3f} degrees, "
+        f"semi-angles {data.frames.semi_angle.min():g} to {data.frames.semi_angle.max():g} "
+        f"degrees, {len(data.hkl)} rows of reflections, wavelength {data.wavelength:g} Angstrom. "
+        f"The scales of the frames ({scale.min():g} to {scale.max():g}) are not applied: "
+        "dials.hybrid_refine refines scales of its own"
+    )
+
+
+def _check_zone_axes(data: PetsData) -> None:
+    error = zone_axis_error(data.frames, data.setting)
+    if error > _MAX_ZONE_AXIS_ERROR:
+        raise ValueError(
+            f"its zone axes are {error:.1f} degrees from where alpha, beta, omega and the "
+            "orientation matrix put them, so that the file does not follow the conventions of "
+            "PETS2: export the data again"
+        )
+
+
+def _check_lists(data: PetsData) -> None:
+    turns = np.abs(np.nan_to_num(row_passages(data, axis_at(0.0)), nan=180.0))
+    median = float(np.median(turns))
+    if median > max(_MAX_TURN, _MAX_TURN_IN_SEMI_ANGLES * float(data.frames.semi_angle.max())):
+        raise ValueError(
+            f"its reflections cross the Ewald sphere {median:.0f} degrees (median) from the frames "
+            "that list them: the orientation matrix, the signs of alpha, beta and omega or the "
+            "wavelength do not belong to these reflections; export the data again"
+        )
+
+
+def _choose_azimuth(data: PetsData, pairs: NeighbouringRows) -> tuple[float, list[str]]:
+    """Where the rotation axis is in the plane at right angles to the beam, degrees from x.
+
+    A reflection in two frames passes at one angle, wherever it is calculated from: the right axis
+    makes neighbouring frames agree.
+
+    Raises:
+        ValueError: if they agree better for the other sense of rotation.
+    """
+    spread = passage_spread(data, pairs, axis_at(0.0))
+    if not math.isfinite(spread):
+        return 0.0, ["No reflection is listed by neighbouring frames: the rotation axis is x"]
+    mirrored = passage_spread(data, pairs, axis_at(0.0), sense=-1)
+    if mirrored < _CLEARLY_BETTER * spread:
+        raise ValueError(
+            "its frames and reflections agree better if the crystal turns in the other sense "
+            f"(angles of passage differ by {mirrored:.2g} instead of {spread:.2g} degrees between "
+            "neighbouring frames), so that the hand would come out wrong: export the data again "
+            "and do not change the signs of alpha, beta and omega"
+        )
+    candidates = {"the turn between frames": axis_azimuth(data.frames)}
+    if data.axis_position:
+        candidates["the rotation axis position"] = data.axis_position
+        candidates["minus the rotation axis position"] = -data.axis_position
+    spreads = {
+        name: passage_spread(data, pairs, axis_at(value)) for name, value in candidates.items()
+    }
+    best = min(spreads, key=lambda name: spreads[name])
+    chosen = candidates[best] if spreads[best] < _CLEARLY_BETTER * spread else 0.0
+    tried = "".join(
+        f", {spreads[name]:.4f} at {value:.3f} degrees ({name})"
+        for name, value in candidates.items()
+    )
+    return chosen, [
+        "Angles of passage calculated from neighbouring frames differ by (median, degrees) "
+        f"{spread:.4f} with the rotation axis along x{tried}, {mirrored:.3f} with the other sense "
+        f"of rotation: the axis is taken at {chosen:.3f} degrees from x"
+    ]
+
+
+def _observations(
+    data: PetsData, pairs: NeighbouringRows, azimuth: float, excitation_error: float
+) -> tuple[Sweep, PetsObservations, list[str]]:
+    axis = axis_at(azimuth)
+    found = (
+        f"Neighbouring frames repeat {pairs.n_repeated} intensities and state different ones for "
+        f"{pairs.n_different} reflections"
+    )
+    if pairs.whole_passages:
+        sweep = continuous_sweep(data.frames, data.setting, axis)
+        observations = whole_passages(data, pairs, sweep, excitation_error)
+        said = (
+            f"{found}: an intensity is that of the whole passage and counts once, "
+            f"{len(observations) + observations.no_passage} measurements. Windows end at an "
+            f"excitation error of {excitation_error:g} 1/Angstrom"
+        )
+    else:
+        sweep = separate_frames(data.frames, data.setting, axis)
+        observations = ranges_of_frames(data, sweep)
+        said = (
+            f"{found}: an intensity is that of its frame's range of rotation, {len(observations)} "
+            "measurements. The frames are laid side by side along the scan, whose angle is "
+            "therefore not that of the goniometer"
+        )
+    return sweep, observations, [said]
+
+
+def _cell_strain(data: PetsData, experiment: Experiment) -> float:
+    """Largest relative difference of the lengths of the two cells."""
+    if data.cell is None:
+        return 0.0
+    used = np.array(experiment.crystal.get_unit_cell().parameters()[:3])
+    return float(np.abs(np.array(data.cell[:3]) / used - 1).max())
