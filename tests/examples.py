@@ -18,7 +18,7 @@ from dials_hybrid_refine.diffraction.beams import (
     nominal_excitation_errors,
     reflections_in_sphere,
 )
-from dials_hybrid_refine.diffraction.blocks import BeamBlock, plan_blocks
+from dials_hybrid_refine.diffraction.blocks import BlockPlan, plan_blocks
 from dials_hybrid_refine.diffraction.observations import Observations
 from dials_hybrid_refine.diffraction.potential import AtomicParameters
 from dials_hybrid_refine.diffraction.propagation import PropagationSettings
@@ -72,6 +72,25 @@ def triclinic_structure(symbol: str = "P 1") -> xray.structure:
             ("H", (0.178, 0.779, 0.806), 0.030, 0.9),
         ],
     )
+
+
+def perovskite_structure() -> xray.structure:
+    """CsPbBr3 in P n m a, heavy atoms, centrosymmetric about the origin."""
+    return make_structure(
+        (8.25, 11.75, 8.20, 90, 90, 90),
+        "P n m a",
+        [
+            ("Cs", (0.0304, 0.25, 0.9932), 0.040, 1.0),
+            ("Pb", (0.0, 0.0, 0.5), 0.015, 1.0),
+            ("Br", (0.4983, 0.25, 0.0514), 0.035, 1.0),
+            ("Br", (0.2061, 0.0269, 0.7940), (0.03, 0.05, 0.04, 0.004, 0.012, -0.002), 1.0),
+        ],
+    )
+
+
+def off_centre(structure: xray.structure) -> xray.structure:
+    """The same crystal in a setting whose origin lies elsewhere."""
+    return structure.change_basis(sgtbx.change_of_basis_op("x+1/8,y-1/12,z+5/24"))
 
 
 def inverted(structure: xray.structure) -> xray.structure:
@@ -195,10 +214,10 @@ class Example:
     structure: xray.structure
     scan: ScanGeometry
     observations: Observations
-    blocks: list[BeamBlock]
+    plan: BlockPlan
 
     def simulator(self, settings: PropagationSettings = EXACT) -> Simulator:
-        return Simulator([self.scan], self.blocks, composition_of(self.structure), settings)
+        return Simulator([self.scan], [self.plan], composition_of(self.structure), settings)
 
     def integrate(
         self, thickness: ArrayLike, settings: PropagationSettings = EXACT, **options: object
@@ -220,7 +239,7 @@ def plan(
     selection: BeamSelection,
 ) -> Example:
     """Plan the blocks of observations, without an orientation correction."""
-    blocks = plan_blocks(
+    block_plan = plan_blocks(
         0,
         scan,
         observations,
@@ -229,7 +248,7 @@ def plan(
         wave_number=1 / scan.wavelength,
         correction=lambda phi: np.repeat(np.eye(3)[None], len(phi), axis=0),
     )
-    return Example(structure, scan, observations, blocks)
+    return Example(structure, scan, observations, block_plan)
 
 
 def small_example(structure: xray.structure | None = None, dense: bool = False) -> Example:
@@ -275,7 +294,7 @@ def still_intensities(
     models = replace(PhysicalModels(fixed_thickness(thickness), no_rotation), **options)
     with torch.no_grad():
         (curves,) = example.simulator(settings).rocking_curves(atoms_of(structure), models)
-    beams = example.blocks[0].hkl[1 : 1 + len(hkl)]
+    beams = example.plan.blocks[0].hkl[1 : 1 + len(hkl)]
     return dict(zip(map(tuple, beams.tolist()), curves[0, :, 0].tolist()))
 
 
@@ -306,7 +325,8 @@ def dense_settings(
     """
     wave_number = torch.sqrt(1 / wavelength**2 + potential[0].real)
     full = potential if absorptive is None else potential + 1j * absorptive
-    table = torch.cat([full, full.new_zeros(1)])
+    table = torch.cat([torch.zeros_like(full[:1]), full[1:]])
+    index = batch.coupling_index()
     k_vector = wave_number * torch.as_tensor(beam_direction, dtype=torch.float64)
     turn = torch.eye(3, dtype=torch.float64)
     if rotation_vector is not None:
@@ -314,15 +334,15 @@ def dense_settings(
         zero = torch.zeros_like(x)
         skew = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero]).reshape(3, 3)
         turn = torch.matrix_exp(skew)
-    for block in range(len(batch.hkl)):
-        for tilt in range(batch.active.shape[2]):
-            beams = torch.nonzero(batch.active[block, :, tilt])[:, 0]
+    for block in range(len(batch.block)):
+        for tilt in range(batch.geometry.active.shape[2]):
+            beams = torch.nonzero(batch.geometry.active[block, :, tilt])[:, 0]
             if len(beams) == 0:
                 continue  # padding
-            g = batch.hkl[block, beams] @ (turn @ batch.bases[block, tilt]).T
+            g = batch.geometry.hkl[block, beams] @ (turn @ batch.bases[block, tilt]).T
             ks = ((k_vector**2).sum() - ((k_vector + g) ** 2).sum(-1)) / 2
             w = (1 + g @ k_vector / wave_number**2) ** -0.5
-            coupling = table[batch.coupling_index[block][beams][:, beams].long()]
+            coupling = table[index[block][beams][:, beams]]
             diagonal = ks.to(torch.complex128)
             if absorptive is not None:
                 diagonal = diagonal + 0.5j * absorptive[0].real
@@ -338,7 +358,7 @@ def dense_curves(
     exponential: Callable[[torch.Tensor], torch.Tensor] = torch.matrix_exp,
 ) -> torch.Tensor:
     """Rocking curves (B, R, n) by a dense matrix exponential, for nodes (m,) and weights (m,)."""
-    shape = (*batch.active.shape[:2], batch.active.shape[2])
+    shape = (*batch.geometry.active.shape[:2], batch.geometry.active.shape[2])
     columns: dict[tuple[int, int], torch.Tensor] = {}
     for setting in settings:
         waves = exponential(2j * torch.pi * thickness[:, None, None] * setting.matrix)[:, :, 0]

@@ -123,6 +123,11 @@ class ChebyshevVectors:
     n_terms: int
 
     @property
+    def is_complete(self) -> bool:
+        """Whether all are stored."""
+        return len(self.stored) == self.n_terms
+
+    @property
     def growth(self) -> float:
         """Largest norm of the last two V_k at any tilt; not finite where they overflowed.
 
@@ -284,17 +289,16 @@ def _backwards(
     running the recurrence backwards from the last two: V_(k-1) = V_(k+1) -+ 2 H V_k.
     """
     stops = range(vectors.n_terms, 1, -_CHUNK)
-    complete = len(vectors.stored) == vectors.n_terms
     buffer = vectors.stored.new_zeros((_CHUNK + 2, *step.shape))
-    if not complete:
+    if not vectors.is_complete:
         last = vectors.stored
     for stop in stops:
         start = max(1, stop - _CHUNK)
         size = stop - start
-        if complete and start > 1:
+        if vectors.is_complete and start > 1:
             yield start, stop, vectors.stored[start - 2 : stop]
             continue
-        if complete:
+        if vectors.is_complete:
             buffer[0] = 0
             buffer[1 : size + 2] = vectors.stored[:stop]
         else:

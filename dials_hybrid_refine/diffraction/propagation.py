@@ -10,9 +10,9 @@ number.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -28,7 +28,6 @@ from dials_hybrid_refine.diffraction.geometry import diagonal_and_flux
 from dials_hybrid_refine.diffraction.spectrum import (
     ScatteringMatrices,
     SpectralBounds,
-    absorption_norm,
     complex_gradient,
     estimated_bounds,
     real_form,
@@ -41,8 +40,8 @@ _T = TypeVar("_T")
 #: norm of the Chebyshev vectors above which the spectral bounds were too small; without
 #: absorption it is the largest w_g, which differs from 1 by a per cent
 _LARGEST_GROWTH = 2.0
-#: the same factor on top of what absorption explains
-_LARGEST_ABSORBED_GROWTH = 100.0
+#: with absorption they grow by themselves, and round-off with them: the waves lose that factor
+_LARGEST_ABSORBED_GROWTH = {torch.complex64: 10.0, torch.complex128: 1e9}
 #: how often bounds are widened before the calculation is given up
 _MOST_REPAIRS = 8
 
@@ -104,6 +103,8 @@ class BatchInput:
 
 @dataclass
 class _ForwardState:
+    problem: _Problem
+    matrices: ScatteringMatrices | None
     bounds: SpectralBounds
     vectors: ChebyshevVectors
     waves: torch.Tensor
@@ -117,6 +118,22 @@ class _Problem:
     coupling: Coupling
     wave_number: torch.Tensor
     settings: PropagationSettings
+
+    @property
+    def is_double(self) -> bool:
+        """Whether the arithmetic is in double precision."""
+        return self.settings.dtype == torch.complex128
+
+    @property
+    def largest_growth(self) -> float:
+        """Norm of the Chebyshev vectors up to which the result can be trusted."""
+        if not self.coupling.absorbs:
+            return _LARGEST_GROWTH
+        return _LARGEST_ABSORBED_GROWTH[self.settings.dtype]
+
+    def in_double(self) -> _Problem:
+        """The same in double precision."""
+        return replace(self, settings=replace(self.settings, dtype=torch.complex128))
 
     def matrices(self, batch: BatchInput) -> ScatteringMatrices:
         dtype, device = self.settings.real_dtype, self.settings.device
@@ -140,53 +157,52 @@ class _Problem:
         return values.to(self.settings.device), slopes.to(self.settings.device)
 
 
-def _never(n_bytes: int) -> bool:
-    return False
-
-
 def _waves(
-    problem: _Problem, batch: BatchInput, keep: Callable[[int], bool], slopes: bool
-) -> tuple[ScatteringMatrices, _ForwardState]:
+    problem: _Problem,
+    batch: BatchInput,
+    keep: Callable[[int], bool] | None,
+    slopes: bool,
+) -> _ForwardState:
     """Waves, with bounds that are checked, and widened where they are too small.
 
+    Where absorption costs too many digits of single precision, double precision is used.
+
     Args:
-        keep: whether so many bytes of Chebyshev vectors are to be kept.
+        keep: whether so many bytes of Chebyshev vectors are to be kept; None: no.
         slopes: whether d waves / d thickness are wanted.
 
     Raises:
         ArithmeticError: if no bounds help: something in the matrices is not finite.
     """
+    if not batch.thickness.isfinite().all():
+        raise ArithmeticError("the thickness is not finite")
     matrices = problem.matrices(batch)
     bounds = estimated_bounds(matrices)
+    kept: bool | None = None
     for attempt in range(_MOST_REPAIRS):
         if not 0 < bounds.half_width < float("inf"):
             break
         coefficients, derivative = problem.coefficients(batch, bounds)
         if slopes:
             coefficients = torch.cat([coefficients, derivative], dim=2)
-        n_bytes = coefficients.shape[1] * matrices.n_parts * matrices.flux.nbytes
-        waves, vectors = chebyshev_waves(
-            matrices, bounds, coefficients, batch.batch.n_rows, keep(n_bytes)
-        )
-        if _is_sound(vectors, matrices, batch):
+        if kept is None:
+            n_bytes = coefficients.shape[1] * matrices.n_parts * matrices.flux.nbytes
+            kept = keep is not None and keep(n_bytes)
+        waves, vectors = chebyshev_waves(matrices, bounds, coefficients, batch.batch.n_rows, kept)
+        growth = vectors.growth
+        if growth <= problem.largest_growth:
             m = batch.thickness.shape[1]
             slope_waves = waves[:, :, m:] if slopes else None
-            return matrices, _ForwardState(bounds, vectors, waves[:, :, :m], slope_waves)
+            return _ForwardState(problem, matrices, bounds, vectors, waves[:, :, :m], slope_waves)
+        if matrices.absorbs and growth < float("inf") and not problem.is_double:
+            return _waves(problem.in_double(), batch, lambda _: bool(kept), slopes)
         wider = rigorous_bounds(matrices) if attempt == 0 else bounds
         factor = 1.0 if attempt == 0 else 1.25
         bounds = SpectralBounds(wider.centre, factor * wider.half_width)
     raise ArithmeticError(
-        "the many-beam calculation does not converge: the structure or orientation is not finite"
+        "the many-beam calculation does not converge: the structure or orientation is not finite, "
+        "or absorbs everything"
     )
-
-
-def _is_sound(vectors: ChebyshevVectors, matrices: ScatteringMatrices, batch: BatchInput) -> bool:
-    growth = vectors.growth
-    if growth <= _LARGEST_GROWTH:
-        return True
-    absorbed = absorption_norm(matrices) * float(batch.thickness.max())
-    limit = _LARGEST_ABSORBED_GROWTH * math.exp(2 * math.pi * absorbed)
-    return absorbed > 0 and growth <= limit
 
 
 def _row_flux(matrices: ScatteringMatrices, batch: BatchInput) -> torch.Tensor:
@@ -196,12 +212,16 @@ def _row_flux(matrices: ScatteringMatrices, batch: BatchInput) -> torch.Tensor:
 
 
 def _forward(
-    problem: _Problem, batch: BatchInput, keep: Callable[[int], bool]
+    problem: _Problem, batch: BatchInput, keep: Callable[[int], bool] | None
 ) -> tuple[torch.Tensor, _ForwardState]:
-    matrices, state = _waves(problem, batch, keep, batch.thickness.requires_grad)
+    state = _waves(problem, batch, keep, batch.thickness.requires_grad)
+    assert state.matrices is not None
     weight = batch.weight.detach().to(state.waves)
     power = torch.einsum("bm,cbmrn->brn", weight, state.waves.square())
-    return (power / _row_flux(matrices, batch)).cpu(), state
+    intensity = power / _row_flux(state.matrices, batch)
+    # made again for the gradient: for many beams they are larger than all else
+    state.matrices = None
+    return intensity.cpu(), state
 
 
 @dataclass(frozen=True)
@@ -213,11 +233,15 @@ class _BatchGradients:
     weight: torch.Tensor
 
 
-def _backward(
-    problem: _Problem, batch: BatchInput, state: _ForwardState, gradient: torch.Tensor
-) -> _BatchGradients:
+def _backward(batch: BatchInput, state: _ForwardState, gradient: torch.Tensor) -> _BatchGradients:
+    problem = state.problem
     matrices = problem.matrices(batch)
     coefficients, _ = problem.coefficients(batch, state.bounds)
+    vectors = state.vectors
+    if matrices.absorbs and not vectors.is_complete:
+        # what grows forwards cannot be found again backwards
+        n_rows = batch.batch.n_rows
+        _, vectors = chebyshev_waves(matrices, state.bounds, coefficients, n_rows, keep=True)
     row_flux = _row_flux(matrices, batch)
     gradient = gradient.to(coefficients) / row_flux  # with respect to |phi|^2
     weight = batch.weight.detach().to(coefficients)
@@ -227,9 +251,7 @@ def _backward(
     by_thickness = torch.zeros_like(by_node)
     if state.slope_waves is not None:
         by_thickness = (wave_gradient * state.slope_waves).sum((0, 3, 4))
-    by_matrix = chebyshev_gradient(
-        matrices, state.bounds, state.vectors, coefficients, wave_gradient
-    )
+    by_matrix = chebyshev_gradient(matrices, state.bounds, vectors, coefficients, wave_gradient)
     by_flux = by_matrix.flux
     intensity = torch.einsum("bm,bmrn->brn", weight, power)
     by_flux[:, 1 : 1 + batch.batch.n_rows] -= gradient * intensity / row_flux
@@ -266,26 +288,39 @@ class _Propagation(torch.autograd.Function):
         *_: torch.Tensor,
     ) -> tuple[torch.Tensor, ...]:
         budget = MemoryBudget(problem.settings.keep_bytes)
-        keep = budget.take if any(ctx.needs_input_grad) else _never
+        with_gradient = any(ctx.needs_input_grad)
 
-        def task(batch: BatchInput) -> Callable[[], tuple[torch.Tensor, _ForwardState]]:
-            return lambda: torch.no_grad()(_forward)(problem, batch, keep)
+        def task(
+            position: int, batch: BatchInput
+        ) -> Callable[[], tuple[torch.Tensor, _ForwardState]]:
+            def run() -> tuple[torch.Tensor, _ForwardState]:
+                keep = partial(budget.take, position) if with_gradient else None
+                try:
+                    return _forward(problem, batch, keep)
+                finally:
+                    budget.leave(position)
 
-        results = in_threads([task(batch) for batch in batches], problem.settings.n_threads)
+            return torch.no_grad()(run)
+
+        results = in_threads(
+            [task(*numbered) for numbered in enumerate(batches)], problem.settings.n_threads
+        )
         ctx.problem, ctx.batches = problem, batches
-        ctx.states = [state for _, state in results] if any(ctx.needs_input_grad) else []
+        ctx.states = [state for _, state in results] if with_gradient else None
         return tuple(intensity.double() for intensity, _ in results)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[Any, ...]:
         states, ctx.states = ctx.states, None
+        if states is None:
+            raise RuntimeError("the gradient of a propagation can be taken once: evaluate it again")
         pending = list(zip(ctx.batches, states, gradients))
         del states
 
         def task(
             batch: BatchInput, state: _ForwardState, gradient: torch.Tensor
         ) -> Callable[[], _BatchGradients]:
-            return lambda: torch.no_grad()(_backward)(ctx.problem, batch, state, gradient)
+            return lambda: torch.no_grad()(_backward)(batch, state, gradient)
 
         results = in_threads(
             [task(*arguments) for arguments in pending], ctx.problem.settings.n_threads
@@ -359,8 +394,9 @@ def propagate_nodes(
 
     def task(position: int, batch: BatchInput) -> Callable[[], _T]:
         def run() -> _T:
-            matrices, state = _waves(problem, batch, _never, slopes)
-            flux = _row_flux(matrices, batch)[:, None]
+            state = _waves(problem, batch, None, slopes)
+            assert state.matrices is not None
+            flux = _row_flux(state.matrices, batch)[:, None]
             intensity = (state.waves.square().sum(0) / flux).cpu()
             if state.slope_waves is None:
                 return reduce(position, NodeIntensities(intensity, None))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import resource
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -15,6 +16,21 @@ _T = TypeVar("_T")
 
 #: unit of the resident set size that the system reports
 _RSS_UNIT = 1 if sys.platform == "darwin" else 1024
+
+
+@contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """Keep torch's own threads out of the way while work is shared out by ``in_threads``.
+
+    They wait for each other at every small operation, which takes twenty times as long where
+    another process uses one of the cores.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def in_threads(tasks: Sequence[Callable[[], _T]], n_threads: int) -> list[_T]:
@@ -47,16 +63,39 @@ def keep_bytes(memory: float) -> int:
 
 
 class MemoryBudget:
-    """Bytes that may be kept in all; asked from several threads."""
+    """Bytes that may be kept in all, given out in the order of the tasks' positions.
+
+    The order makes the outcome independent of which thread comes first.
+    """
 
     def __init__(self, n_bytes: int) -> None:
         self._left = n_bytes
-        self._lock = threading.Lock()
+        self._next = 0
+        self._left_out: set[int] = set()
+        self._turn = threading.Condition()
 
-    def take(self, n_bytes: int) -> bool:
-        """Whether so many bytes were left; they are taken if so."""
-        with self._lock:
-            if n_bytes > self._left:
-                return False
-            self._left -= n_bytes
-            return True
+    def take(self, position: int, n_bytes: int) -> bool:
+        """Whether so many bytes were left for a task; they are taken if so.
+
+        Waits until all tasks before have asked or left.
+        """
+        with self._turn:
+            self._turn.wait_for(lambda: self._next == position)
+            granted = n_bytes <= self._left
+            self._left -= n_bytes if granted else 0
+            self._advance()
+            return granted
+
+    def leave(self, position: int) -> None:
+        """Say that a task is over, whether it has asked or not."""
+        with self._turn:
+            if position >= self._next:
+                self._left_out.add(position)
+                if position == self._next:
+                    self._advance()
+
+    def _advance(self) -> None:
+        self._next += 1
+        while self._next in self._left_out:
+            self._next += 1
+        self._turn.notify_all()

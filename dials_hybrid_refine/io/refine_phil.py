@@ -59,7 +59,7 @@ thickness {
     .type = float(value_min=0.5)
     .help = "Degrees of rotation over which the neural distribution can change."
     .expert_level = 1
-  smoothness = 3
+  smoothness = 30
     .type = float(value_min=1e-6)
     .help = "Weight of the prior that keeps the neural distribution smooth."
     .expert_level = 1
@@ -108,7 +108,7 @@ beams {
     .type = float(value_min=1e-3)
     .help = "Degrees between the orientations that sample rocking curves. Auto: from resolution"
             "and thickness, or less where accuracy asks for it."
-  accuracy = 0.01
+  accuracy = 0.02
     .type = float(value_min=1e-6)
     .help = "Automatic limits are raised until raising them further changes calculated amplitudes by"
             "less than this (sum |F' - F| / sum F', seen on parts of the scan)."

@@ -32,7 +32,7 @@ class ThicknessOptions:
     largest: float | None = None
     node_distance: float = 50.0
     resolution: float = 10.0
-    smoothness: float = 3.0
+    smoothness: float = 30.0
     relative_change: float = 0.2
 
 

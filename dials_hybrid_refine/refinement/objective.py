@@ -93,6 +93,7 @@ class Objective:
         self._intensity = torch.from_numpy(observations.intensity)
         self._scale_variation = scale_variation
         self._roughness = torch.zeros(0)
+        self._structure_columns: torch.Tensor | None = None
 
     def parameters(self) -> list[torch.nn.Parameter]:
         """The refined parameters, in a fixed order."""
@@ -150,9 +151,16 @@ class Objective:
         with torch.no_grad():
             return _evaluation(*parts), torch.cat([g.reshape(-1) for g in gradients])
 
-    def gauss_newton_matrix(self) -> GaussNewton:
-        """The normal matrix of the parameters with the scales marginalised."""
+    def gauss_newton_matrix(self, renew_structure: bool = True) -> GaussNewton:
+        """The normal matrix of the parameters with the scales marginalised.
+
+        Args:
+            renew_structure: whether derivatives with respect to the structure are made anew, which
+                costs a calculation for each of its parameters, or those of the last call serve.
+        """
         with torch.no_grad():
+            if renew_structure:
+                self._structure_columns = None
             jacobian, scale_jacobian, roughness = self._jacobians()
             prior = _prior_jacobian(self.model)
             prior_normal = prior.T @ prior
@@ -187,12 +195,12 @@ class Objective:
                 columns.append(self._thickness_columns(atoms, models, base, scales))
             elif module is self.model.orientation:
                 columns.append(self._orientation_columns(atoms, models, base, scales))
+            elif module is self.model.structure:
+                if self._structure_columns is None:
+                    self._structure_columns = self._differences(module, base, scales)
+                columns.append(self._structure_columns)
             else:
-                columns += [
-                    self._difference_columns(parameter, base, scales)
-                    for parameter in module.parameters()
-                    if parameter.requires_grad
-                ]
+                columns.append(self._differences(module, base, scales))
         return torch.cat(columns, dim=1), design, roughness
 
     def _gather(
@@ -221,18 +229,19 @@ class Objective:
             result.index_add_(0, place, part @ jacobian)
         return result
 
-    def _difference_columns(
-        self, parameter: torch.nn.Parameter, base: Contributions, scales: torch.Tensor
+    def _differences(
+        self, module: torch.nn.Module, base: Contributions, scales: torch.Tensor
     ) -> torch.Tensor:
         """Forward differences; parameters are in units in which 1 is a large step."""
         step = 0.02
         columns = [torch.zeros_like(base.value)[:, None][:, :0]]
-        for index in _indices(parameter):
-            original = parameter[index].clone()
-            parameter[index] = original + step
-            moved = self.simulator(self.model.atoms(), self.model.physical_models())
-            parameter[index] = original
-            columns.append((moved.value - base.value)[:, None] / step)
+        for parameter in (p for p in module.parameters() if p.requires_grad):
+            for index in _indices(parameter):
+                original = parameter[index].clone()
+                parameter[index] = original + step
+                moved = self.simulator(self.model.atoms(), self.model.physical_models())
+                parameter[index] = original
+                columns.append((moved.value - base.value)[:, None] / step)
         return self._gather(torch.cat(columns, dim=1), base, scales)
 
     def _thickness_columns(

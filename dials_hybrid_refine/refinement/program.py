@@ -16,6 +16,7 @@ from dials_hybrid_refine.diffraction.beams import BeamSelection
 from dials_hybrid_refine.diffraction.observations import Observations
 from dials_hybrid_refine.diffraction.propagation import PropagationSettings
 from dials_hybrid_refine.diffraction.scan import ScanGeometry
+from dials_hybrid_refine.diffraction.workers import one_torch_thread
 from dials_hybrid_refine.models.choose import (
     ThicknessOptions,
     absorption_model,
@@ -70,7 +71,7 @@ class BeamOptions:
     g_max: float | None = None
     s_max: float | None = None
     tilt_step: float | None = None
-    accuracy: float = 0.01
+    accuracy: float = 0.02
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,7 @@ class RefinementOptions:
     convergence: bool = False
 
 
+@one_torch_thread()
 def run_refinement(
     scans: Sequence[ScanGeometry],
     observations: Observations,

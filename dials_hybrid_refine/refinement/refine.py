@@ -15,6 +15,7 @@ the full calculation costs as much as ten gradients and did not shorten the cycl
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -46,6 +47,9 @@ from dials_hybrid_refine.refinement.weights import (
 )
 
 logger = logging.getLogger("dials.hybrid_refine.refine")
+
+#: Levenberg-Marquardt steps that share the derivatives with respect to the structure
+STEPS_WITH_STRUCTURE = 3
 
 
 @dataclass(frozen=True)
@@ -144,15 +148,16 @@ class Refinement:
         start = self._evaluate(objective)
         if not self.state.history:
             self.state.loss_start = start.chi_square * self.state.spread**2
+        renewals = itertools.cycle([True] + [False] * (STEPS_WITH_STRUCTURE - 1))
         steps = levenberg_marquardt_steps(
             self._function(objective),
-            lambda: objective.gauss_newton_matrix().normal,
+            lambda: objective.gauss_newton_matrix(next(renewals)).normal,
             self._vector(),
         )
         last = self._follow(steps, name, most, self._schedule.coarse_tolerance)
         if self._stopped():
             return
-        equations = objective.gauss_newton_matrix()
+        equations = objective.gauss_newton_matrix(renew_structure=False)
         self.state.normal = damped(2 * equations.normal, min(last.damping, 1.0) if last else 1.0)
         self.state.n_effective = equations.effective_parameters()
         self._judge_outliers()

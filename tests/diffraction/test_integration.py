@@ -108,7 +108,7 @@ def test_every_window_is_covered_once_by_the_blocks() -> None:
     """Weights of pairs over all blocks add up to the window where no tilt is off."""
     example = plan(STRUCTURE, SCAN, OBSERVATIONS, SELECTION)
     total = np.zeros(len(OBSERVATIONS))
-    for block in example.blocks:
+    for block in example.plan.blocks:
         np.add.at(total, block.pair_observation, block.pair_weight.sum(axis=1))
         assert (block.hkl[0] == 0).all()
         np.testing.assert_array_equal(
@@ -116,7 +116,7 @@ def test_every_window_is_covered_once_by_the_blocks() -> None:
         )
         assert len(np.unique(block.hkl, axis=0)) == len(block.hkl)
     np.testing.assert_allclose(total, OBSERVATIONS.phi_end - OBSERVATIONS.phi_start, rtol=1e-12)
-    assert sum(len(b.pair_row) for b in example.blocks) > len(OBSERVATIONS)  # some are split
+    assert sum(len(b.pair_row) for b in example.plan.blocks) > len(OBSERVATIONS)  # some are split
 
 
 def test_integral_of_a_curve_computed_by_hand() -> None:
@@ -128,7 +128,7 @@ def test_integral_of_a_curve_computed_by_hand() -> None:
     (value,) = example.integrate(NODES)
     models = PhysicalModels(fixed_thickness(NODES), no_rotation)
     (curves,) = example.simulator().rocking_curves(atoms_of(STRUCTURE), models)
-    phi, curve = example.blocks[0].phi, curves[0, 0].numpy()
+    phi, curve = example.plan.blocks[0].phi, curves[0, 0].numpy()
     fine = np.linspace(one.phi_start[0], one.phi_end[0], 5001)
     expected = np.trapz(np.interp(fine, phi, curve), fine)
     assert value == pytest.approx(expected, rel=1e-4)
@@ -149,12 +149,13 @@ def without_tails(example: Example) -> Example:
         replace(
             block,
             tail_observation=empty,
+            tail_segment=empty,
             tail_hkl=np.zeros((0, 3), dtype=np.int64),
             tail_weight=np.zeros(0),
         )
-        for block in example.blocks
+        for block in example.plan.blocks
     ]
-    return replace(example, blocks=blocks)
+    return replace(example, plan=replace(example.plan, blocks=blocks))
 
 
 def test_tails_make_up_for_switched_off_beams() -> None:
@@ -190,7 +191,7 @@ def test_tail_weight_is_the_sum_of_inverse_squares() -> None:
     far = inside & (np.abs(errors) > 0.005)
     expected = np.where(far, 1e-4 / errors**2, 0).sum(axis=1)
     found = np.zeros(len(observations))
-    for block in example.blocks:
+    for block in example.plan.blocks:
         np.add.at(found, block.tail_observation, block.tail_weight)
     # the limit |S| = s_max falls inside a tilt cell, whose whole width is on or off
     cell = 0.05 / 0.005**2

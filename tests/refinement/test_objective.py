@@ -39,9 +39,9 @@ from dials_hybrid_refine.refinement.objective import Evaluation, Objective
 RANGE = [(-3.0, 3.0)]
 
 
-def true_scales(n_blocks: int) -> Array:
-    """Counts per incident electron and degree of each block."""
-    return 1e6 * (1 + 0.1 * np.sin(np.arange(n_blocks)))
+def true_scales(n_segments: int) -> Array:
+    """Counts per incident electron and degree of each segment."""
+    return 1e6 * (1 + 0.1 * np.sin(np.arange(n_segments)))
 
 
 class ResolutionFilter(CurveEffect):
@@ -55,7 +55,7 @@ class ResolutionFilter(CurveEffect):
         self.strength = torch.nn.Parameter(torch.tensor(strength, dtype=torch.float64))
 
     def forward(self, curves: torch.Tensor, batch: BlockBatch) -> torch.Tensor:
-        hkl = batch.hkl[:, 1 : 1 + batch.n_rows]
+        hkl = batch.geometry.hkl[:, 1 : 1 + batch.n_rows]
         g_sq = torch.einsum("bij,brj->bri", batch.bases[:, 0], hkl).square().sum(-1)
         return curves * torch.exp(-0.1 * self.strength * g_sq)[:, :, None]
 
@@ -119,9 +119,9 @@ def make_objective(
     simulator, observations = simulation(block_width)
     with torch.no_grad():
         parts = simulator(truth.atoms(), truth.physical_models())
-    scales = true_scales(len(simulator.blocks))
+    scales = true_scales(len(simulator.segment_positions()[0]))
     intensity = np.zeros(len(observations))
-    np.add.at(intensity, parts.observation.numpy(), parts.value.numpy() * scales[parts.block])
+    np.add.at(intensity, parts.observation.numpy(), parts.value.numpy() * scales[parts.segment])
     sigma = 0.02 * intensity + 0.002 * intensity.max()
     errors = noise * sigma * np.random.default_rng(1).normal(size=len(sigma))
     weights = torch.from_numpy(1 / sigma**2)
@@ -168,7 +168,7 @@ def test_loss_is_its_definition() -> None:
 
 
 def test_truth_has_no_residual_and_scales_are_recovered() -> None:
-    """With hardly any prior on the scales: chi^2 0, those of observed blocks as simulated."""
+    """With hardly any prior on the scales: chi^2 0, those of observed segments as simulated."""
     objective = make_objective(make_model(), make_model(), scale_variation=1e4)
     fit = objective.evaluate()
     assert fit.chi_square < 1e-8
