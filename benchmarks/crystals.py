@@ -51,7 +51,7 @@ def quartz() -> xray.structure:
 def cspbbr3() -> xray.structure:
     """CsPbBr3 as a distorted perovskite, parameters rounded."""
     atoms: list[Atom] = [
-        ("Cs", (0.515, 0.25, 0.993), 0.04),
+        ("Cs", (0.015, 0.25, 0.993), 0.04),
         ("Pb", (0.0, 0.0, 0.5), 0.015),
         ("Br", (0.499, 0.25, 0.061), 0.03),
         ("Br", (0.201, 0.032, 0.801), 0.03),
@@ -59,15 +59,25 @@ def cspbbr3() -> xray.structure:
     return make_structure((8.36, 11.76, 8.12, 90, 90, 90), "P n m a", atoms)
 
 
-def organic(n_atoms: int = 40, volume: float = 4000.0, group: str = "P 21 21 21") -> xray.structure:
-    """Made up: C, N and O atoms at random in a cell of an axial ratio of 3 : 4 : 5."""
+def organic(
+    n_atoms: int = 40, volume: float = 4000.0, group: str = "P 21 21 21", apart: float = 0.0
+) -> xray.structure:
+    """Made up: C, N and O atoms at random in a cell of an axial ratio of 3 : 4 : 5.
+
+    apart: least distance between atoms in Angstrom.
+    """
     generator = np.random.default_rng(1)
     edge = (volume / 60) ** (1 / 3)
     elements = generator.choice(["C", "C", "C", "N", "O"], n_atoms)
-    atoms: list[Atom] = [
-        (str(element), tuple(generator.uniform(size=3)), 0.03) for element in elements
-    ]
-    return make_structure((3 * edge, 4 * edge, 5 * edge, 90, 90, 90), group, atoms)
+    cell = (3 * edge, 4 * edge, 5 * edge, 90, 90, 90)
+    atoms: list[Atom] = []
+    while len(atoms) < n_atoms:
+        site = tuple(generator.uniform(size=3))
+        more: list[Atom] = [*atoms, (str(elements[len(atoms)]), site, 0.03)]
+        pairs = apart and make_structure(cell, group, more).pair_asu_table(apart).pair_counts()
+        if not pairs or not sum(pairs):
+            atoms = more
+    return make_structure(cell, group, atoms)
 
 
 def atoms_of(structure: xray.structure, requires_grad: bool = False) -> AtomicParameters:

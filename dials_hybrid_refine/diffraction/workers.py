@@ -50,7 +50,7 @@ def _prepare_thread() -> None:
 
 
 #: bytes that everything but kept vectors may add: matrices and vectors in work, lists of beams
-_WORKING_BYTES = 400_000_000
+_WORKING_BYTES = 800_000_000
 
 
 def keep_bytes(memory: float) -> int:

@@ -167,10 +167,13 @@ class Objective:
             if self.model.structure.shifts.requires_grad:
                 origin = self.model.structure.origin_jacobian()
                 prior_normal[: origin.shape[1], : origin.shape[1]] += origin.T @ origin
-            weighted = self.weights[:, None] * jacobian
-            data = weighted.T @ jacobian
-            cross = weighted.T @ scale_jacobian
-            scale_data = (self.weights[:, None] * scale_jacobian).T @ scale_jacobian
+            # in place: for many reflections and parameters no other array is as large
+            root = self.weights.sqrt()[:, None]
+            jacobian.mul_(root)
+            scale_jacobian = root * scale_jacobian
+            data = jacobian.T @ jacobian
+            cross = jacobian.T @ scale_jacobian
+            scale_data = scale_jacobian.T @ scale_jacobian
             scale_normal = scale_data + roughness
             ridge = 1e-9 * scale_normal.diagonal().max()
             scale_normal = scale_normal + ridge * torch.eye(len(scale_normal), dtype=ridge.dtype)
@@ -234,15 +237,16 @@ class Objective:
     ) -> torch.Tensor:
         """Forward differences; parameters are in units in which 1 is a large step."""
         step = 0.02
-        columns = [torch.zeros_like(base.value)[:, None][:, :0]]
+        columns = [torch.zeros(len(self._intensity), 0, dtype=torch.float64)]
         for parameter in (p for p in module.parameters() if p.requires_grad):
             for index in _indices(parameter):
                 original = parameter[index].clone()
                 parameter[index] = original + step
                 moved = self.simulator(self.model.atoms(), self.model.physical_models())
                 parameter[index] = original
-                columns.append((moved.value - base.value)[:, None] / step)
-        return self._gather(torch.cat(columns, dim=1), base, scales)
+                slope = (moved.value - base.value)[:, None] / step
+                columns.append(self._gather(slope, base, scales))
+        return torch.cat(columns, dim=1)
 
     def _thickness_columns(
         self,

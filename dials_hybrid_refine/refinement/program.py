@@ -176,7 +176,7 @@ def run_refinement(
             logger.info("Raising the limits of the calculation to see what changes")
             convergence = convergence_rows(data, model, fine, options.propagation)
     return summarise(
-        refinement, data, options.weighting, options.propagation, setup_seconds, convergence
+        refinement, data, options.weighting, options.propagation, setup_seconds, coarse, convergence
     )
 
 

@@ -137,10 +137,13 @@ class Refinement:
         self._controls = controls
         self.state = RefinementState(model, np.zeros(len(data.observations), dtype=bool), spread)
 
-    def gauss_newton(self) -> GaussNewton:
-        """The normal equations at the current parameters, in the last calculation used."""
-        assert self.state.objective is not None
-        return self.state.objective.gauss_newton_matrix()
+    def gauss_newton(self, selection: BeamSelection) -> GaussNewton:
+        """The normal equations at the current parameters, in a calculation of its own.
+
+        They cost a simulation for each structural parameter; derivatives need fewer tilts and
+        beams than the intensities themselves.
+        """
+        return self._make_objective(selection).gauss_newton_matrix()
 
     def coarse_stage(self, selection: BeamSelection, most: int, name: str = "coarse") -> None:
         """Levenberg-Marquardt, at most so many steps; leaves the Hessian for ``fine_cycles``."""
@@ -199,13 +202,8 @@ class Refinement:
         return self.state.status == "interrupted"
 
     def _objective(self, selection: BeamSelection) -> Objective:
-        model, observations = self.state.model, self._data.observations
-        simulator = build_simulator(self._data, model, selection, self._settings)
-        used = ~self._data.held_out & ~self.state.rejected
-        weights = loss_weights(observations, used, self._weighting, self.state.spread)
-        self.state.objective = Objective(
-            model, simulator, observations, weights, self._scale_variation
-        )
+        self.state.objective = objective = self._make_objective(selection)
+        simulator = objective.simulator
         logger.info(
             "%d blocks of rotation, %.0f beams on average (%d at most), %d tilts",
             len(simulator.blocks),
@@ -213,7 +211,14 @@ class Refinement:
             max(simulator.n_beams),
             sum(len(block.phi) for block in simulator.blocks),
         )
-        return self.state.objective
+        return objective
+
+    def _make_objective(self, selection: BeamSelection) -> Objective:
+        model, observations = self.state.model, self._data.observations
+        simulator = build_simulator(self._data, model, selection, self._settings)
+        used = ~self._data.held_out & ~self.state.rejected
+        weights = loss_weights(observations, used, self._weighting, self.state.spread)
+        return Objective(model, simulator, observations, weights, self._scale_variation)
 
     def _vector(self) -> torch.Tensor:
         parameters = [p for p in self.state.model.parameters() if p.requires_grad]

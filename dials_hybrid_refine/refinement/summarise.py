@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dials_hybrid_refine.diffraction.beams import BeamSelection
 from dials_hybrid_refine.diffraction.propagation import PropagationSettings
 from dials_hybrid_refine.models.effects import ProportionalAbsorption
 from dials_hybrid_refine.models.hybrid import HybridModel
@@ -61,11 +62,13 @@ def summarise(
     weighting: Weighting,
     settings: PropagationSettings,
     setup_seconds: float,
+    coarse: BeamSelection,
     convergence: Sequence[ConvergenceRow] = (),
 ) -> Result:
     """The Result of a refinement that has run.
 
-    Standard uncertainties come from the Gauss-Newton matrix at the final parameters.
+    Standard uncertainties come from the Gauss-Newton matrix at the final parameters, in the ``coarse``
+    calculation.
     """
     state, observations = refinement.state, data.observations
     model, objective = state.model, state.objective
@@ -74,7 +77,7 @@ def summarise(
     final = objective.evaluate()
     used = ~data.held_out & ~state.rejected
     logger.info("Computing standard uncertainties")
-    normal = refinement.gauss_newton()
+    normal = refinement.gauss_newton(coarse)
     n_effective = normal.effective_parameters()
     freedom = max(1.0, float(used.sum()) - n_effective)
     calculated = final.calculated.numpy()
