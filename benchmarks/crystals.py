@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -21,7 +21,10 @@ from dials_hybrid_refine.diffraction.potential import AtomicParameters
 from dials_hybrid_refine.diffraction.propagation import PropagationSettings
 from dials_hybrid_refine.diffraction.scan import ScanGeometry
 from dials_hybrid_refine.diffraction.simulator import PhysicalModels, Simulator
+from dials_hybrid_refine.io.symmetry import unique_indices
+from dials_hybrid_refine.models.simulate import simulate_intensities
 from dials_hybrid_refine.models.structure import composition_of
+from dials_hybrid_refine.models.thickness.given import GivenThickness
 
 WAVELENGTH = 0.0250793  # 200 kV
 
@@ -78,6 +81,21 @@ def organic(
         if not pairs or not sum(pairs):
             atoms = more
     return make_structure(cell, group, atoms)
+
+
+def displaced(structure: xray.structure, distance: float, u_iso: float) -> xray.structure:
+    """A copy with each atom moved by a distance (Angstrom) in a random direction, and one U."""
+    moved = structure.deep_copy_scatterers()
+    generator = np.random.default_rng(0)
+    for scatterer in moved.scatterers():
+        direction = generator.normal(size=3)
+        step = moved.unit_cell().fractionalize(
+            tuple(distance * direction / np.linalg.norm(direction))
+        )
+        scatterer.site = tuple(np.array(scatterer.site) + step)
+        scatterer.u_iso = u_iso
+    moved.apply_symmetry_sites()
+    return moved
 
 
 def atoms_of(structure: xray.structure, requires_grad: bool = False) -> AtomicParameters:
@@ -141,6 +159,30 @@ class Case:
             sigma=np.ones(len(which)),
             unique_index=zeros,
             row=np.arange(len(which)),
+        )
+
+    def measured(self, scan: ScanGeometry, thickness: float, std: float) -> Observations:
+        """The observations with intensities (300 counts on average) and noise; Angstrom."""
+        planned = self.observations(scan)
+        inside = (planned.phi_start >= 0) & (planned.phi_end <= self.width)
+        observations = Observations(**{k: v[inside] for k, v in vars(planned).items()})
+        fractions = simulate_intensities(
+            scan,
+            observations,
+            self.structure,
+            GivenThickness([thickness], std, scan.phi_range),
+            None,
+            self.selection,
+            PropagationSettings(dtype=torch.complex64, n_threads=1),
+        )
+        expected = 300 / fractions.mean() * fractions
+        sigma = np.sqrt(expected + 100)
+        return replace(
+            observations,
+            intensity=expected + sigma * np.random.default_rng(0).normal(size=len(expected)),
+            sigma=sigma,
+            unique_index=unique_indices(observations.hkl, self.structure),
+            row=np.arange(len(expected)),
         )
 
     def simulator(self, settings: PropagationSettings) -> Simulator:

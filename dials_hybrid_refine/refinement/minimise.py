@@ -1,9 +1,10 @@
-"""Minimisation of the loss: Levenberg-Marquardt, and L-BFGS on its last matrix.
+"""Minimisation of the loss: Levenberg-Marquardt, and L-BFGS with a given Hessian.
 
 Levenberg-Marquardt (Nocedal & Wright (2006), Numerical Optimization, section 10.3) needs few
-steps even from a poor start, each with a fresh Gauss-Newton matrix; that is affordable in a
-coarse calculation. L-BFGS (algorithm 7.4 there) takes that matrix as its initial Hessian: it
-starts well conditioned in the fine calculation and costs one gradient per step.
+steps even from a poor start, each with a new Gauss-Newton matrix. It is what the program uses.
+L-BFGS (algorithm 7.4 there) costs one gradient per step; with a Gauss-Newton matrix as its initial
+Hessian it starts well conditioned. It is for problems whose matrix cannot be afforded, and what
+``benchmarks/optimisers.py`` compares with.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ def levenberg_marquardt_steps(
     """Steps that each lower the loss; ends when none is found.
 
     Args:
-        function: parameters (p,) -> evaluation and gradient (p,) of the loss.
+        function: parameters (p,) -> evaluation and gradient (p,) of the loss. Its last call may
+            be at parameters that were not accepted.
         normal_matrix: half the approximate Hessian (p, p) at the parameters of the last call of
             ``function``.
         start: parameters to start from, in units in which 1 is a large step.
@@ -70,7 +72,6 @@ def levenberg_marquardt_steps(
                 break
             damping *= 4
         else:
-            function(parameters)
             return
         gain = decrease / expected if expected > 0 else 0.0
         damping = damping / 5 if gain > 0.7 else damping * 3 if gain < 0.25 else damping
@@ -155,7 +156,6 @@ def quasi_newton_steps(
             length = min(0.5 * length, max(0.1 * length, best))
         else:
             if not inverse.pairs:
-                function(parameters)
                 return
             inverse.pairs = []
             continue

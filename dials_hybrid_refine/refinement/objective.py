@@ -93,7 +93,6 @@ class Objective:
         self._intensity = torch.from_numpy(observations.intensity)
         self._scale_variation = scale_variation
         self._roughness = torch.zeros(0)
-        self._structure_columns: torch.Tensor | None = None
 
     def parameters(self) -> list[torch.nn.Parameter]:
         """The refined parameters, in a fixed order."""
@@ -151,17 +150,22 @@ class Objective:
         with torch.no_grad():
             return _evaluation(*parts), torch.cat([g.reshape(-1) for g in gradients])
 
-    def gauss_newton_matrix(self, renew_structure: bool = True) -> GaussNewton:
+    def structure_columns(self) -> torch.Tensor:
+        """dI / d structural parameters, shape (n, p_s): a simulation for each of them."""
+        with torch.no_grad():
+            base = self.simulator(self.model.atoms(), self.model.physical_models())
+            scales = self._scales(self._design(base))
+            return self._differences(self.model.structure, base, scales)
+
+    def gauss_newton_matrix(self, structure_columns: torch.Tensor | None = None) -> GaussNewton:
         """The normal matrix of the parameters with the scales marginalised.
 
         Args:
-            renew_structure: whether derivatives with respect to the structure are made anew, which
-                costs a calculation for each of its parameters, or those of the last call serve.
+            structure_columns: shape (n, p_s), of parameters or limits of the calculation that are
+                about the same; None: made anew.
         """
         with torch.no_grad():
-            if renew_structure:
-                self._structure_columns = None
-            jacobian, scale_jacobian, roughness = self._jacobians()
+            jacobian, scale_jacobian = self._jacobians(structure_columns)
             prior = _prior_jacobian(self.model)
             prior_normal = prior.T @ prior
             if self.model.structure.shifts.requires_grad:
@@ -174,7 +178,7 @@ class Objective:
             data = jacobian.T @ jacobian
             cross = jacobian.T @ scale_jacobian
             scale_data = scale_jacobian.T @ scale_jacobian
-            scale_normal = scale_data + roughness
+            scale_normal = scale_data + self._roughness
             ridge = 1e-9 * scale_normal.diagonal().max()
             scale_normal = scale_normal + ridge * torch.eye(len(scale_normal), dtype=ridge.dtype)
             solved = torch.linalg.solve(scale_normal, torch.cat([cross.T, scale_data], dim=1))
@@ -185,26 +189,29 @@ class Objective:
                 n_scales=float(by_scales.diagonal().sum()),
             )
 
-    def _jacobians(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """dI/d parameters (n, p), dI/d scales (n, s), and the scales' prior."""
+    def _scales(self, design: torch.Tensor) -> torch.Tensor:
+        roughness = self._scale_prior(design)
+        return solve_scales(design, self._intensity, self.weights, roughness)
+
+    def _jacobians(
+        self, structure_columns: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """dI/d parameters (n, p) and dI/d scales (n, s)."""
         atoms, models = self.model.atoms(), self.model.physical_models()
         base = self.simulator(atoms, models)
         design = self._design(base)
-        roughness = self._scale_prior(design)
-        scales = solve_scales(design, self._intensity, self.weights, roughness)
+        scales = self._scales(design)
         columns = []
         for module in self.model.children():
             if module is self.model.thickness:
                 columns.append(self._thickness_columns(atoms, models, base, scales))
             elif module is self.model.orientation:
                 columns.append(self._orientation_columns(atoms, models, base, scales))
-            elif module is self.model.structure:
-                if self._structure_columns is None:
-                    self._structure_columns = self._differences(module, base, scales)
-                columns.append(self._structure_columns)
+            elif module is self.model.structure and structure_columns is not None:
+                columns.append(structure_columns)
             else:
                 columns.append(self._differences(module, base, scales))
-        return torch.cat(columns, dim=1), design, roughness
+        return torch.cat(columns, dim=1), design
 
     def _gather(
         self, parts: torch.Tensor, base: Contributions, scales: torch.Tensor

@@ -2,20 +2,18 @@
 
 1. A scan of thicknesses finds the basin; none of them needs a propagation of its own.
 2. Levenberg-Marquardt in a coarse calculation (few tilts, few beams) brings all parameters
-   together near the minimum; each step is cheap, and its Gauss-Newton matrix is kept. After the
-   first few steps, when the atoms are about right, the thickness is scanned and started again:
-   descent alone does not find its way out of a wrong basin.
-3. Cycles of L-BFGS with the full calculation, started from that matrix. Before each the lists
-   of beams are made anew with the refined orientation, after each the outliers are judged anew.
+   together near the minimum. After the first few steps, when the atoms are about right, the
+   thickness is scanned and started again: descent alone does not find its way out of a wrong basin.
+3. Cycles of Levenberg-Marquardt with the full calculation. Before each the lists of beams are made
+   anew with the refined orientation, after each the outliers are judged anew.
 
-Measured on the DIALS quartz data, coarse calculation: L-BFGS without the matrix needed 127
-gradients (60 s) for a chi^2 that Levenberg-Marquardt passed in its 6th step (18 s). A fresh matrix of
-the full calculation costs as much as ten gradients and did not shorten the cycles.
+Derivatives of the intensities with respect to the structure cost a simulation for each parameter.
+They change slowly: they come from the coarse calculation, and serve for several steps.
+``benchmarks/optimisers.py`` compares this with other ways.
 """
 
 from __future__ import annotations
 
-import itertools
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -32,9 +30,7 @@ from dials_hybrid_refine.models.hybrid import HybridModel
 from dials_hybrid_refine.refinement.dataset import Dataset, build_simulator
 from dials_hybrid_refine.refinement.minimise import (
     Step,
-    damped,
     levenberg_marquardt_steps,
-    quasi_newton_steps,
 )
 from dials_hybrid_refine.refinement.objective import Evaluation, GaussNewton, Objective
 from dials_hybrid_refine.refinement.result import Iteration
@@ -48,8 +44,11 @@ from dials_hybrid_refine.refinement.weights import (
 
 logger = logging.getLogger("dials.hybrid_refine.refine")
 
-#: Levenberg-Marquardt steps that share the derivatives with respect to the structure
-STEPS_WITH_STRUCTURE = 3
+_Function = Callable[[torch.Tensor], tuple[Evaluation, torch.Tensor]]
+
+#: Levenberg-Marquardt steps that share the derivatives with respect to the structure, at least;
+#: more for many parameters: one for each 20
+_STEPS_WITH_STRUCTURE = 4
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class Schedule:
     Attributes:
         coarse_steps: most Levenberg-Marquardt steps of the coarse calculation.
         cycles: most cycles of the full calculation.
-        steps_per_cycle: most L-BFGS steps in a cycle.
+        steps_per_cycle: most steps in a cycle.
         coarse_tolerance: the coarse calculation ends when a step lowers the loss by less than this
             share of it; going on would fit its errors.
         tolerance: a cycle ends when a step lowers the loss by less than this share of it; the
@@ -71,15 +70,15 @@ class Schedule:
     coarse_tolerance: float = 1e-2
     cycles: int = 6
     steps_per_cycle: int = 20
-    tolerance: float = 1e-3
+    tolerance: float = 2e-3
 
 
 @dataclass
 class RefinementState:
     """What changes while a refinement runs; the model's parameters are in the model.
 
-    ``spread`` is E of ``weights.Weighting``, ``normal`` the damped Hessian of the
-    coarse stage and ``n_effective`` the effective number of parameters there.
+    ``spread`` is E of ``weights.Weighting``, ``n_effective`` the effective number of parameters
+    at the last step.
     """
 
     model: HybridModel
@@ -87,7 +86,6 @@ class RefinementState:
     spread: float
     evaluation: Evaluation | None = None
     objective: Objective | None = None
-    normal: torch.Tensor | None = None
     n_effective: float = 0.0
     history: list[Iteration] = field(default_factory=list)
     status: str = "max_iterations"
@@ -135,6 +133,10 @@ class Refinement:
         self._scale_variation = scale_variation
         self._schedule = schedule
         self._controls = controls
+        self._coarse: BeamSelection
+        self._structure_columns: torch.Tensor | None = None
+        self._age = 0
+        self._damping = 1.0
         self.state = RefinementState(model, np.zeros(len(data.observations), dtype=bool), spread)
 
     def gauss_newton(self, selection: BeamSelection) -> GaussNewton:
@@ -146,40 +148,35 @@ class Refinement:
         return self._make_objective(selection).gauss_newton_matrix()
 
     def coarse_stage(self, selection: BeamSelection, most: int, name: str = "coarse") -> None:
-        """Levenberg-Marquardt, at most so many steps; leaves the Hessian for ``fine_cycles``."""
-        objective = self._objective(selection)
-        start = self._evaluate(objective)
+        """Levenberg-Marquardt in a coarse calculation, at most so many steps."""
+        self._coarse = selection
+        self._structure_columns = None
+        function, first = self._begin(selection)
         if not self.state.history:
-            self.state.loss_start = start.chi_square * self.state.spread**2
-        renewals = itertools.cycle([True] + [False] * (STEPS_WITH_STRUCTURE - 1))
-        steps = levenberg_marquardt_steps(
-            self._function(objective),
-            lambda: objective.gauss_newton_matrix(next(renewals)).normal,
-            self._vector(),
-        )
+            self.state.loss_start = first.chi_square * self.state.spread**2
+        steps = levenberg_marquardt_steps(function, self._normal_matrix, self._vector())
         last = self._follow(steps, name, most, self._schedule.coarse_tolerance)
         if self._stopped():
             return
-        equations = objective.gauss_newton_matrix(renew_structure=False)
-        self.state.normal = damped(2 * equations.normal, min(last.damping, 1.0) if last else 1.0)
-        self.state.n_effective = equations.effective_parameters()
+        if last is not None:
+            self._damping = min(last.damping, 1.0)
         self._judge_outliers()
 
     def fine_cycles(self, selection: BeamSelection) -> None:
-        """L-BFGS with the full calculation until it converges; sets the status."""
+        """Levenberg-Marquardt with the full calculation until it converges; sets the status."""
         if self._stopped():
             return
         for cycle in range(1, self._schedule.cycles + 1):
-            objective = self._objective(selection)
-            before = self._evaluate(objective).loss
-            assert self.state.normal is not None
-            steps = quasi_newton_steps(self._function(objective), self._vector(), self.state.normal)
+            function, first = self._begin(selection)
+            steps = levenberg_marquardt_steps(
+                function, self._normal_matrix, self._vector(), self._damping
+            )
             self._follow(
                 steps, f"cycle {cycle}", self._schedule.steps_per_cycle, self._schedule.tolerance
             )
             if self._stopped():
                 return
-            after = self._evaluate(objective).loss
+            after = self.state.evaluation.loss if self.state.evaluation else first.loss
             fitted = (self.state.rejected, self.state.spread)
             n_changed = self._judge_outliers()
             logger.info(
@@ -189,12 +186,26 @@ class Refinement:
                 n_changed,
             )
             settled = n_changed <= 0.002 * len(self._data.observations)
-            if settled and before - after < 5 * self._schedule.tolerance * after:
+            if settled and first.loss - after < 5 * self._schedule.tolerance * after:
                 self.state.status = "converged"
             if self.state.status == "converged" or cycle == self._schedule.cycles:
                 # the result speaks of the reflections that were fitted
                 self.state.rejected, self.state.spread = fitted
                 return
+
+    def _normal_matrix(self) -> torch.Tensor:
+        """That of the current objective, its structural columns from the coarse calculation."""
+        n_structural = self.state.model.structure.n_parameters
+        if self._structure_columns is None or self._age >= max(
+            _STEPS_WITH_STRUCTURE, n_structural // 20
+        ):
+            self._structure_columns = self._make_objective(self._coarse).structure_columns()
+            self._age = 0
+        self._age += 1
+        assert self.state.objective is not None
+        equations = self.state.objective.gauss_newton_matrix(self._structure_columns)
+        self.state.n_effective = equations.effective_parameters()
+        return equations.normal
 
     def _stopped(self) -> bool:
         if self._controls.should_stop():
@@ -228,23 +239,26 @@ class Refinement:
         parameters = [p for p in self.state.model.parameters() if p.requires_grad]
         torch.nn.utils.vector_to_parameters(vector, parameters)
 
-    def _function(
-        self, objective: Objective
-    ) -> Callable[[torch.Tensor], tuple[Evaluation, torch.Tensor]]:
+    def _begin(self, selection: BeamSelection) -> tuple[_Function, Evaluation]:
+        """A new objective as a function of the vector of parameters, and its first value."""
+        objective = self._objective(selection)
+        start = self._vector()
+        first = objective.evaluate_with_gradient()
+        self.state.evaluation = first[0]
+
         def function(vector: torch.Tensor) -> tuple[Evaluation, torch.Tensor]:
+            if torch.equal(vector, start):
+                return first
             self._set_vector(vector)
             return objective.evaluate_with_gradient()
 
-        return function
-
-    def _evaluate(self, objective: Objective) -> Evaluation:
-        self.state.evaluation = objective.evaluate()
-        return self.state.evaluation
+        return function, first[0]
 
     def _follow(
         self, steps: Iterator[Step], stage: str, most: int, tolerance: float
     ) -> Step | None:
         """Take steps until they gain little; the model is left at the last one."""
+        start = self._vector()
         last = None
         for number, step in enumerate(steps, start=1):
             last = step
@@ -255,8 +269,7 @@ class Refinement:
             small = step.decrease < tolerance * step.evaluation.loss
             if small or number == most or self._controls.should_stop():
                 break
-        if last is not None:
-            self._set_vector(last.parameters)
+        self._set_vector(start if last is None else last.parameters)
         return last
 
     def _record(self, stage: str, number: int) -> None:
