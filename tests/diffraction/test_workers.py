@@ -21,7 +21,12 @@ from examples import (
 
 from dials_hybrid_refine.diffraction.propagation import PropagationSettings
 from dials_hybrid_refine.diffraction.simulator import PhysicalModels
-from dials_hybrid_refine.diffraction.workers import MemoryBudget, in_threads
+from dials_hybrid_refine.diffraction.workers import (
+    MemoryBudget,
+    in_threads,
+    keep_bytes,
+    one_torch_thread,
+)
 
 HEAVY = "centrosymmetric"
 DTYPES = [torch.complex64, torch.complex128]
@@ -145,12 +150,12 @@ def test_as_much_is_kept_as_allowed(example: Example, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(propagation, "_forward", spy)
     needed = {}
-    for keep_bytes in (10**9, 500_000, 100_000, 0):
+    for limit in (10**9, 500_000, 100_000, 0):
         sizes.clear()
-        settings = PropagationSettings(torch.complex64, 2, keep_bytes=keep_bytes)
+        settings = PropagationSettings(torch.complex64, 2, keep_bytes=limit)
         evaluate(example.simulator(settings), example.structure)
-        assert sum(sizes) <= keep_bytes
-        needed[keep_bytes] = len(sizes)
+        assert sum(sizes) <= limit
+        needed[limit] = len(sizes)
     assert needed[10**9] == len(example.simulator().batches)
     assert needed[0] == 0
 
@@ -241,3 +246,18 @@ def test_workers_take_denormal_numbers_for_zero(n_threads: int) -> None:
     assert 0 < before < torch.finfo(torch.float32).tiny
     assert in_threads([product] * 4, n_threads) == [0.0] * 4
     assert product() == before
+
+
+def test_torch_uses_one_thread_for_a_while() -> None:
+    before = torch.get_num_threads()
+    with one_torch_thread():
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == before
+
+
+def test_memory_that_is_held_already_is_taken_off() -> None:
+    """1 GB more may be kept with 1 GB more of memory; nothing where there is none."""
+    assert keep_bytes(0.5) == 0
+    large = keep_bytes(64.0)
+    assert 50e9 < large < 64e9
+    assert keep_bytes(65.0) - large == pytest.approx(1e9, rel=0.01)

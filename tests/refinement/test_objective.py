@@ -228,6 +228,23 @@ def residuals(objective: Objective) -> torch.Tensor:
     return torch.cat([data, scale_prior, objective.model.prior_residuals().detach()])
 
 
+def test_structural_derivatives_can_be_given() -> None:
+    """Those of the same parameters give the same matrix; others stand where the structure is."""
+    truth = make_model(seed=1)
+    objective = make_objective(make_model(seed=2), truth)
+    columns = objective.structure_columns()
+    fresh = objective.gauss_newton_matrix()
+    given = objective.gauss_newton_matrix(columns)
+    torch.testing.assert_close(given.normal, fresh.normal, rtol=1e-12, atol=0)
+    doubled = objective.gauss_newton_matrix(2 * columns)
+    n = columns.shape[1]
+    data = (fresh.normal - fresh.prior)[:n, :n]
+    torch.testing.assert_close(
+        (doubled.normal - doubled.prior)[:n, :n], 4 * data, rtol=1e-9, atol=0
+    )
+    torch.testing.assert_close(doubled.normal[n:, n:], fresh.normal[n:, n:], rtol=1e-12, atol=0)
+
+
 @pytest.mark.parametrize("thickness", ["constant", "neural"])
 def test_gauss_newton_matrix_agrees_with_finite_differences(thickness: str) -> None:
     """Half the Hessian at zero residual: J^T J of all residuals with the scales re-solved.
