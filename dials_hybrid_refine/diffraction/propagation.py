@@ -42,6 +42,9 @@ _T = TypeVar("_T")
 _LARGEST_GROWTH = 2.0
 #: with absorption they grow by themselves, and round-off with them: the waves lose that factor
 _LARGEST_ABSORBED_GROWTH = {torch.complex64: 10.0, torch.complex128: 1e9}
+#: half width of the spectrum times thickness beyond which a crystal is absurd: 3000 terms. Crystals
+#: of heavy atoms have 0.1 1/Angstrom at the most; a trial structure of negative U can have anything
+_LARGEST_PHASE = 500.0
 #: how often bounds are widened before the calculation is given up
 _MOST_REPAIRS = 8
 
@@ -180,7 +183,7 @@ def _waves(
     bounds = estimated_bounds(matrices)
     kept: bool | None = None
     for attempt in range(_MOST_REPAIRS):
-        if not 0 < bounds.half_width < float("inf"):
+        if not 0 < bounds.half_width * float(batch.thickness.max()) < _LARGEST_PHASE:
             break
         coefficients, derivative = problem.coefficients(batch, bounds)
         if slopes:
@@ -200,8 +203,8 @@ def _waves(
         factor = 1.0 if attempt == 0 else 1.25
         bounds = SpectralBounds(wider.centre, factor * wider.half_width)
     raise ArithmeticError(
-        "the many-beam calculation does not converge: the structure or orientation is not finite, "
-        "or absorbs everything"
+        "the many-beam calculation does not converge: the structure or orientation is absurd, or "
+        "absorbs everything"
     )
 
 

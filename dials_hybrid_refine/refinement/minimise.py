@@ -48,6 +48,7 @@ def levenberg_marquardt_steps(
     normal_matrix: Callable[[], torch.Tensor],
     start: torch.Tensor,
     damping: float = 1.0,
+    max_step: float = 5.0,
 ) -> Iterator[Step]:
     """Steps that each lower the loss; ends when none is found.
 
@@ -58,6 +59,7 @@ def levenberg_marquardt_steps(
             ``function``.
         start: parameters to start from, in units in which 1 is a large step.
         damping: starting value of lambda; the damped Hessian is H + lambda (diag H + 1).
+        max_step: longest change of any one parameter in a step.
     """
     parameters = start.clone()
     evaluation, gradient = function(parameters)
@@ -65,6 +67,7 @@ def levenberg_marquardt_steps(
         hessian = 2 * normal_matrix()
         for _ in range(_MAX_TRIALS):
             step = -_solve(damped(hessian, damping), gradient)
+            step *= min(1.0, max_step / max(float(step.abs().max()), 1e-30))
             trial, trial_gradient = function(parameters + step)
             decrease = evaluation.loss - trial.loss
             expected = -float(gradient @ step + 0.5 * step @ hessian @ step)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -250,7 +250,11 @@ class Refinement:
             if torch.equal(vector, start):
                 return first
             self._set_vector(vector)
-            return objective.evaluate_with_gradient()
+            try:
+                return objective.evaluate_with_gradient()
+            except ArithmeticError:
+                # a step that led to an absurd structure is not taken
+                return replace(first[0], loss=float("inf")), torch.zeros_like(vector)
 
         return function, first[0]
 
