@@ -261,11 +261,23 @@ def _backward(batch: BatchInput, state: _ForwardState, gradient: torch.Tensor) -
     by_bases, by_wave_number = _geometry_gradient(
         batch, problem.wave_number, by_matrix.diagonal.cpu().double(), by_flux.cpu().double()
     )
-    by_coupling = complex_gradient(by_matrix.coupling, matrices.n_parts).cpu()
-    total = torch.zeros(len(problem.coupling.values), dtype=torch.complex128)
-    index = batch.batch.coupling_index().reshape(-1)
-    total.index_add_(0, index, by_coupling.reshape(-1).to(torch.complex128))
+    total = _sum_of_differences(problem, batch, by_matrix.coupling.cpu(), matrices.n_parts)
     return _BatchGradients(total, by_wave_number, by_bases, by_thickness.cpu(), by_node.cpu())
+
+
+def _sum_of_differences(
+    problem: _Problem, batch: BatchInput, gradient: torch.Tensor, n_parts: int
+) -> torch.Tensor:
+    """Gradient of the table of U, complex128 (n_h,), from that of the real form of the coupling."""
+    index = batch.batch.coupling_index().reshape(-1)
+    zeros = torch.zeros(len(problem.coupling.values), dtype=torch.float64)
+    if n_parts == 1:
+        return torch.complex(zeros.index_add(0, index, gradient.reshape(-1).double()), zeros)
+    by_coupling = complex_gradient(gradient).reshape(-1)
+    real, imaginary = (
+        zeros.index_add(0, index, part.double()) for part in (by_coupling.real, by_coupling.imag)
+    )
+    return torch.complex(real, imaginary)
 
 
 def _geometry_gradient(

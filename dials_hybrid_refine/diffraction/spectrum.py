@@ -51,10 +51,8 @@ def real_form(coupling: torch.Tensor, is_real: bool) -> torch.Tensor:
     return torch.cat([upper, torch.cat([imaginary, real], dim=2)], dim=1)
 
 
-def complex_gradient(gradient: torch.Tensor, n_parts: int) -> torch.Tensor:
-    """dL/dRe + i dL/dIm of the complex coupling (B, N, N) from that of its real form."""
-    if n_parts == 1:
-        return torch.complex(gradient, torch.zeros_like(gradient))
+def complex_gradient(gradient: torch.Tensor) -> torch.Tensor:
+    """dL/dRe + i dL/dIm of the complex coupling (B, N, N) from that of its real form of two parts."""
     n = gradient.shape[1] // 2
     real = gradient[:, :n, :n] + gradient[:, n:, n:]
     return torch.complex(real, gradient[:, n:, :n] - gradient[:, :n, n:])
