@@ -246,7 +246,7 @@ def plot(curves: dict[str, list[dict[str, float]]], path: str) -> None:
         x = [r["x"] for r in rows]
         if "forward_s" in rows[0]:
             axis.plot(x, [r["forward_s"] for r in rows], "o-", label="forward")
-        axis.plot(x, [r["gradient_s"] for r in rows], "s-", label="with gradient")
+        axis.plot(x, [r["gradient_s"] for r in rows], "s-", color="C1", label="with gradient")
         axis.set_xlabel(name)
         axis.set_ylabel("seconds")
         axis.set_ylim(bottom=0)

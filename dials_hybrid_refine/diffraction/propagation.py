@@ -10,6 +10,7 @@ number.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -33,7 +34,7 @@ from dials_hybrid_refine.diffraction.spectrum import (
     real_form,
     rigorous_bounds,
 )
-from dials_hybrid_refine.diffraction.workers import MemoryBudget, in_threads
+from dials_hybrid_refine.diffraction.workers import MemoryBudget, in_threads, iterate_in_threads
 
 _T = TypeVar("_T")
 
@@ -329,7 +330,7 @@ class _Propagation(torch.autograd.Function):
         states, ctx.states = ctx.states, None
         if states is None:
             raise RuntimeError("the gradient of a propagation can be taken once: evaluate it again")
-        pending = list(zip(ctx.batches, states, gradients))
+        pending = deque(zip(ctx.batches, states, gradients))
         del states
 
         def task(
@@ -337,9 +338,8 @@ class _Propagation(torch.autograd.Function):
         ) -> Callable[[], _BatchGradients]:
             return lambda: torch.no_grad()(_backward)(batch, state, gradient)
 
-        results = in_threads(
-            [task(*arguments) for arguments in pending], ctx.problem.settings.n_threads
-        )
+        tasks = (task(*pending.popleft()) for _ in range(len(pending)))
+        results = iterate_in_threads(tasks, ctx.problem.settings.n_threads)
         coupling = torch.zeros_like(ctx.problem.coupling.values)
         wave_number = torch.zeros_like(ctx.problem.wave_number)
         flat: list[torch.Tensor] = []

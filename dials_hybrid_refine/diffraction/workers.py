@@ -5,7 +5,8 @@ from __future__ import annotations
 import resource
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
@@ -33,12 +34,19 @@ def one_torch_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def in_threads(tasks: Sequence[Callable[[], _T]], n_threads: int) -> list[_T]:
+def in_threads(tasks: Iterable[Callable[[], _T]], n_threads: int) -> list[_T]:
     """Results of the tasks in their order, one torch thread each."""
+    return list(iterate_in_threads(tasks, n_threads))
+
+
+def iterate_in_threads(tasks: Iterable[Callable[[], _T]], n_threads: int) -> Iterator[_T]:
+    """The same one by one; neither tasks that are done nor results handed on are held."""
     before = torch.get_num_threads()
     try:
         with ThreadPoolExecutor(n_threads, initializer=_prepare_thread) as pool:
-            return [future.result() for future in [pool.submit(task) for task in tasks]]
+            futures = deque(pool.submit(task) for task in tasks)
+            while futures:
+                yield futures.popleft().result()
     finally:
         torch.set_num_threads(before)
 
@@ -50,7 +58,7 @@ def _prepare_thread() -> None:
 
 
 #: bytes that everything but kept vectors may add: matrices and vectors in work, lists of beams
-_WORKING_BYTES = 800_000_000
+_WORKING_BYTES = 1_000_000_000
 
 
 def keep_bytes(memory: float) -> int:
