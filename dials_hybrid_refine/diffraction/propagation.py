@@ -204,8 +204,8 @@ def _waves(
         factor = 1.0 if attempt == 0 else 1.25
         bounds = SpectralBounds(wider.centre, factor * wider.half_width)
     raise ArithmeticError(
-        "the many-beam calculation does not converge: the structure or orientation is absurd, or "
-        "absorbs everything"
+        "the many-beam calculation does not converge: the structure or orientation is absurd or not "
+        "finite, or absorbs everything"
     )
 
 

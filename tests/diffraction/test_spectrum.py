@@ -292,3 +292,13 @@ def test_a_structure_that_is_not_finite_is_an_error(
     models = PhysicalModels(fixed_thickness(300.0), no_rotation)
     with pytest.raises(ArithmeticError, match="not finite"):
         example.simulator(settings)(AtomicParameters(**broken), models)
+
+
+def test_an_absurd_structure_is_an_error() -> None:
+    """U of -0.6 Angstrom^2 makes potentials of any size; the series would fill the memory."""
+    example = example_of("quartz", SELECTIONS[0])
+    atoms = atoms_of(example.structure)
+    absurd = replace(atoms, u_star=-30 * atoms.u_star)
+    models = PhysicalModels(fixed_thickness(300.0), no_rotation)
+    with pytest.raises(ArithmeticError, match="absurd"):
+        example.simulator()(absurd, models)

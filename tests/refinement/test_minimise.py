@@ -54,13 +54,12 @@ def test_rosenbrock(method: str) -> None:
     if method == "quasi-Newton":
         steps = quasi_newton_steps(function, START, 2 * function.normal(START), max_step=0.5)
     else:
-        steps = levenberg_marquardt_steps(function, function.normal, START)
+        steps = levenberg_marquardt_steps(function, function.normal, START, max_step=0.5)
     losses, position = [start], START
     for step in steps:
         losses.append(step.evaluation.loss)
         assert step.decrease == pytest.approx(losses[-2] - losses[-1])
-        if method == "quasi-Newton":
-            assert (step.parameters - position).abs().max() <= 0.5 * (1 + 1e-12)
+        assert (step.parameters - position).abs().max() <= 0.5 * (1 + 1e-12)
         position = step.parameters
         assert len(losses) < 200
     assert losses == sorted(losses, reverse=True)
