@@ -184,7 +184,8 @@ def _waves(
     bounds = estimated_bounds(matrices)
     kept: bool | None = None
     for attempt in range(_MOST_REPAIRS):
-        if not 0 < bounds.half_width * float(batch.thickness.max()) < _LARGEST_PHASE:
+        # not finite fails too
+        if not bounds.half_width * float(batch.thickness.max()) < _LARGEST_PHASE:
             break
         coefficients, derivative = problem.coefficients(batch, bounds)
         if slopes:

@@ -48,7 +48,7 @@ def levenberg_marquardt_steps(
     normal_matrix: Callable[[], torch.Tensor],
     start: torch.Tensor,
     damping: float = 1.0,
-    max_step: float = 5.0,
+    max_step: float = 20.0,
 ) -> Iterator[Step]:
     """Steps that each lower the loss; ends when none is found.
 
