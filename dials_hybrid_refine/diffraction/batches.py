@@ -18,7 +18,7 @@ _TARGET_BYTES = {"cpu": 1_500_000, "cuda": 500_000_000}
 
 @dataclass(frozen=True)
 class BlockBatch:
-    """B blocks padded to N beams, n tilts and R observed beams.
+    """B blocks of n tilts, padded to N beams and R observed beams.
 
     Attributes:
         block: shape (B,), positions in the list of blocks.
@@ -113,11 +113,6 @@ def _pad(arrays: Sequence[NDArray], shape: tuple[int, ...]) -> NDArray:
     return padded
 
 
-def _pad_tilts(block: BeamBlock, n_tilts: int) -> NDArray[np.int64]:
-    """Indices that repeat the last tilt of a block up to n_tilts (those are switched off)."""
-    return np.minimum(np.arange(n_tilts), len(block.phi) - 1)
-
-
 def _make_batch(
     positions: Sequence[int],
     blocks: Sequence[BeamBlock],
@@ -126,10 +121,9 @@ def _make_batch(
 ) -> BlockBatch:
     chosen = [blocks[i] for i in positions]
     n_beams = max(len(b.hkl) for b in chosen)
-    n_tilts = max(len(b.phi) for b in chosen)
+    n_tilts = len(chosen[0].phi)
     n_rows = max(b.n_rows for b in chosen)
     # a block with fewer observed beams lets unobserved ones fill the rows up to n_rows
-    tilts = [_pad_tilts(b, n_tilts) for b in chosen]
 
     def tensor(array: NDArray) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(array))
@@ -141,8 +135,8 @@ def _make_batch(
         block=tensor(np.array(positions, dtype=np.int64)),
         experiment=tensor(experiment),
         phi_centre=tensor(np.array([b.phi_centre for b in chosen])),
-        phi=tensor(np.stack([b.phi[t] for b, t in zip(chosen, tilts)])),
-        bases=tensor(np.stack([b.bases[t] for b, t in zip(chosen, tilts)])),
+        phi=tensor(np.stack([b.phi for b in chosen])),
+        bases=tensor(np.stack([b.bases for b in chosen])),
         # the surface is taken normal to the beam
         geometry=BeamGeometry(
             hkl=tensor(hkl.astype(float)),
@@ -157,11 +151,8 @@ def _make_batch(
         pair_row=tensor(np.concatenate([b.pair_row for b in chosen]) - 1),
         pair_observation=tensor(np.concatenate([b.pair_observation for b in chosen])),
         pair_segment=tensor(np.concatenate([b.pair_segment for b in chosen])),
-        pair_weight=tensor(
-            np.concatenate([_pad([*b.pair_weight], (n_tilts,)) if len(b.pair_weight)
-                            else np.zeros((0, n_tilts)) for b in chosen])
-        ),
-    )  # fmt: skip
+        pair_weight=tensor(np.concatenate([b.pair_weight for b in chosen])),
+    )
 
 
 def make_batches(
