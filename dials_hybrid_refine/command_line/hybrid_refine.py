@@ -177,8 +177,8 @@ def log_result(result: Result) -> None:
     logger.info("\nExperiment along the scan:\n%s", log_tables.profile_table(result))
     if result.convergence:
         logger.info("\nLimits of the calculation:\n%s", log_tables.convergence_table(result))
-    if result.absorption_ratio is not None:
-        logger.info("Absorption: U'/U = %.4f", result.absorption_ratio)
+    if result.absorption is not None:
+        logger.info("%s", log_tables.absorption_line(result.absorption))
     logger.info("\nRefined structure:\n%s", log_tables.structure_table(result))
     logger.info("\nStatus: %s\n%s", result.status, log_tables.statistics_table(result))
     logger.info("%s", log_tables.definitions())

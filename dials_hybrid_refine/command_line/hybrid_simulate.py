@@ -45,7 +45,7 @@ from dials_hybrid_refine.io.output_files import check_outputs, write_atomically
 from dials_hybrid_refine.io.predictions import delta_m_of, predict, windows_of, with_intensities
 from dials_hybrid_refine.io.structure import read_structure
 from dials_hybrid_refine.io.symmetry import check_compatible
-from dials_hybrid_refine.models.choose import absorption_model
+from dials_hybrid_refine.models.choose import AbsorptionOptions, absorption_model
 from dials_hybrid_refine.models.simulate import simulate_intensities
 from dials_hybrid_refine.models.thickness.given import GivenThickness
 from dials_hybrid_refine.refinement.settings import fine_selection
@@ -68,12 +68,16 @@ thickness {
     .help = "Standard deviation (Angstrom) of the thickness at each angle."
 }
 absorption {
-  model = *none proportional
+  model = *none proportional tabulated
     .type = choice
-    .help = "proportional: the imaginary potential is a share of the real one."
+    .help = "proportional: the imaginary potential is a share of the real one. tabulated: it is that"
+            "of thermal diffuse scattering (Einstein model), times a factor."
   ratio = 0.05
     .type = float(value_min=1e-6, value_max=1)
     .help = "That share."
+  factor = 1
+    .type = float(value_min=1e-3, value_max=1000)
+    .help = "That factor."
 }
 window {
   delta_m = Auto
@@ -173,6 +177,13 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
             messages = check_compatible(model.structure, experiment.crystal.get_crystal_symmetry())
         for message in messages:
             logger.info("%s", message)
+        absorption = absorption_model(
+            AbsorptionOptions(
+                params.absorption.model, params.absorption.ratio, params.absorption.factor
+            )
+        )
+        for warning in absorption.warnings(model.structure) if absorption else []:
+            logger.warning("%s: %s", cif, warning)
         thickness = GivenThickness(params.thickness.mean, params.thickness.std, scan.phi_range)
         delta_m = params.window.delta_m
         table, observations = windows_of(
@@ -198,7 +209,7 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
             observations,
             model.structure,
             thickness,
-            absorption_model(params.absorption.model, params.absorption.ratio),
+            absorption,
             selection,
             PropagationSettings(
                 dtype=torch.complex64,

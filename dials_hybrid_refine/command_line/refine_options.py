@@ -11,7 +11,7 @@ import libtbx
 from dials_hybrid_refine.diffraction.propagation import PropagationSettings
 from dials_hybrid_refine.diffraction.workers import keep_bytes
 from dials_hybrid_refine.io.dials_versions import cpu_count
-from dials_hybrid_refine.models.choose import ThicknessOptions
+from dials_hybrid_refine.models.choose import AbsorptionOptions, ThicknessOptions
 from dials_hybrid_refine.models.structure import RefinedParameters
 from dials_hybrid_refine.refinement.program import (
     BeamOptions,
@@ -65,8 +65,12 @@ def refinement_options(params: Any) -> RefinementOptions:
         structure=RefinedParameters(
             params.structure.sites, params.structure.displacements, params.structure.occupancies
         ),
-        absorption=params.absorption.model,
-        absorption_ratio=params.absorption.ratio,
+        absorption=AbsorptionOptions(
+            params.absorption.model,
+            params.absorption.ratio,
+            params.absorption.factor,
+            params.absorption.refine,
+        ),
         scale_variation=params.scale.variation,
         weighting=Weighting(
             params.weighting.instability,

@@ -23,6 +23,11 @@ def accelerating_voltage(wavelength: float) -> float:
     return math.sqrt(momentum**2 + _REST_ENERGY_VOLT**2) - _REST_ENERGY_VOLT
 
 
+def speed_ratio(wavelength: float) -> float:
+    """v/c of the electrons: 0.6953 at 200 kV; v/c = sqrt(1 - 1/gamma^2)."""
+    return math.sqrt(1 - 1 / relativistic_factor(wavelength) ** 2)
+
+
 def relativistic_factor(wavelength: float) -> float:
     """gamma = 1 + e V / (m c^2): 1.3914 at 200 kV (0.02508 Angstrom)."""
     return 1 + accelerating_voltage(wavelength) / _REST_ENERGY_VOLT

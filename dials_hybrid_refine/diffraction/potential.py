@@ -12,13 +12,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.checkpoint import checkpoint
 
-from dials_hybrid_refine.diffraction.electron import relativistic_factor
+from dials_hybrid_refine.diffraction.absorptive_factors import (
+    absorptive_scattering_factors,
+    interpolation_weights,
+)
+from dials_hybrid_refine.diffraction.electron import relativistic_factor, speed_ratio
 from dials_hybrid_refine.diffraction.scattering_factors import electron_scattering_factors
 
 
@@ -68,6 +73,20 @@ class CrystalComposition:
         """Fractional coordinates (3,) of a centre of symmetry; None where there is none."""
         inversion = (self.rotations == -np.eye(3, dtype=int)).all(axis=(1, 2))
         return self.translations[inversion][0] / 2 if inversion.any() else None
+
+
+def equivalent_isotropic_u(u_star: torch.Tensor, metric: NDArray[np.float64]) -> torch.Tensor:
+    """U_eq = trace(U_cart) / 3 = sum_ij G_ij U*_ij / 3 in Angstrom^2, shape (n,).
+
+    Fischer & Tillmanns (1988), Acta Cryst. C44, 775-776.
+
+    Args:
+        u_star: shape (n, 6), U* in order 11 22 33 12 13 23.
+        metric: shape (3, 3), reciprocal metric tensor G*, the inverse of G.
+    """
+    g = np.linalg.inv(metric)
+    trace = [g[0, 0], g[1, 1], g[2, 2], 2 * g[0, 1], 2 * g[0, 2], 2 * g[1, 2]]
+    return u_star @ torch.tensor(trace, dtype=u_star.dtype) / 3
 
 
 @dataclass(frozen=True)
@@ -128,14 +147,17 @@ class CrystalPotential:
         reduction = _reduce_by_symmetry(hkl, composition)
         unique = reduction.unique
         g_sq = np.einsum("ni,ij,nj->n", unique, composition.metric, unique)
-        elements: Sequence[int] = sorted(set(composition.atomic_numbers))
-        factors = electron_scattering_factors(elements, np.sqrt(np.maximum(g_sq, 0)))
-        rows = [elements.index(z) for z in composition.atomic_numbers]
+        self._g = np.sqrt(np.maximum(g_sq, 0))
+        self._elements: Sequence[int] = sorted(set(composition.atomic_numbers))
+        factors = electron_scattering_factors(self._elements, self._g)
+        self._element_of_atom = [self._elements.index(z) for z in composition.atomic_numbers]
         scale = relativistic_factor(wavelength) / (np.pi * composition.volume)
-        weights = scale * composition.multiplicity_fractions[:, None] * factors[rows]
 
         self.hkl = hkl
-        self._weights = torch.from_numpy(weights)  # (n_atoms, n_unique)
+        self.composition = composition
+        self.wavelength = wavelength
+        self._scale = torch.from_numpy(scale * composition.multiplicity_fractions)
+        self._elastic = torch.from_numpy(factors[self._element_of_atom])  # (n_atoms, n_unique)
         self._images = torch.from_numpy(
             np.einsum("ni,oij->noj", unique, composition.rotations).astype(float)
         )
@@ -146,22 +168,55 @@ class CrystalPotential:
 
     def __call__(self, atoms: AtomicParameters) -> torch.Tensor:
         """U_h in 1/Angstrom^2, complex128, shape (n,), in the order of ``hkl``."""
+        return self._sum(atoms, self._elastic)
+
+    def thermal_diffuse(self, atoms: AtomicParameters) -> torch.Tensor:
+        """U'_h of thermal diffuse scattering (``absorptive_factors``), as U_h of f' instead of f.
+
+        f' is that of the atoms' B = 8 pi^2 U_eq, differentiable in U, and held beyond the
+        tabulated values. It is multiplied by the temperature factor, anisotropic as it is.
+
+        Returns:
+            Shape (n,), complex128, 1/Angstrom^2, in the order of ``hkl``; U'_0 > 0.
+
+        Raises:
+            ValueError: for an element that is not tabulated.
+        """
+        u_eq = equivalent_isotropic_u(atoms.u_star, self.composition.metric)
+        weights = interpolation_weights(8 * torch.pi**2 * u_eq)
+        # element by element: the tables are not repeated for each atom
+        element = torch.tensor(self._element_of_atom)
+        members = [torch.nonzero(element == i)[:, 0] for i in range(len(self._elements))]
+        parts = [weights[m] @ table for m, table in zip(members, self._absorptive_tables)]
+        factors = torch.cat(parts)[torch.argsort(torch.cat(members))]
+        return self._sum(atoms, factors)
+
+    @cached_property
+    def _absorptive_tables(self) -> torch.Tensor:
+        """f' (n_elements, k, n_unique) in Angstrom at the k tabulated B."""
+        factors = absorptive_scattering_factors(self._elements, self._g)
+        return torch.from_numpy(factors / speed_ratio(self.wavelength))
+
+    def _sum(self, atoms: AtomicParameters, factors: torch.Tensor) -> torch.Tensor:
+        """Coefficients (n,) from real factors (n_atoms, n_unique) in Angstrom."""
         n_unique, n_ops = self._shifts.shape
         step = max(1, self._CHUNK // max(1, n_ops * len(atoms.occupancies)))
         if step >= n_unique:
-            unique = self._sum_over_atoms(atoms, slice(None))
+            unique = self._sum_over_atoms(atoms, factors, slice(None))
         else:
             # sums are made again for the gradient, so that memory is that of one chunk
             chunks = [slice(start, start + step) for start in range(0, n_unique, step)]
             sums = [
-                checkpoint(self._sum_over_atoms, atoms, chunk, use_reentrant=False)
+                checkpoint(self._sum_over_atoms, atoms, factors, chunk, use_reentrant=False)
                 for chunk in chunks
             ]
             unique = torch.cat(sums)
         values = unique[self._index]
         return torch.where(self._friedel, values.conj(), values) * self._phase
 
-    def _sum_over_atoms(self, atoms: AtomicParameters, chunk: slice) -> torch.Tensor:
+    def _sum_over_atoms(
+        self, atoms: AtomicParameters, factors: torch.Tensor, chunk: slice
+    ) -> torch.Tensor:
         h = self._images[chunk]  # (n, n_ops, 3)
         angle = -2 * torch.pi * (h @ atoms.sites.T + self._shifts[chunk, :, None])
         h1, h2, h3 = h.unbind(-1)
@@ -169,7 +224,7 @@ class CrystalPotential:
             [h1 * h1, h2 * h2, h3 * h3, 2 * h1 * h2, 2 * h1 * h3, 2 * h2 * h3], dim=-1
         )
         debye_waller = torch.exp(-2 * torch.pi**2 * (products @ atoms.u_star.T))
-        weights = (self._weights[:, chunk] * atoms.occupancies[:, None]).T  # (n, n_atoms)
+        weights = (factors[:, chunk] * (self._scale * atoms.occupancies)[:, None]).T  # (n, n_atoms)
         real = (torch.cos(angle) * debye_waller).sum(1)
         imaginary = (torch.sin(angle) * debye_waller).sum(1)
         return torch.complex((weights * real).sum(-1), (weights * imaginary).sum(-1))

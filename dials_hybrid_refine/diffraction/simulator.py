@@ -52,13 +52,16 @@ class PhysicalModels:
             weights (B, m).
         rotation: (experiment (B,), phi (B, n)) -> rotation vectors (B, n, 3) in radians, the
             correction of the crystal's orientation: g' = R g.
-        absorption: U (n_h,), complex -> U' (n_h,), or None without absorption.
+        absorption: (atoms, crystal, its U (n_h,)) -> U' (n_h,) of the same reflections, complex,
+            or None without absorption.
         curve_effects: each changes rocking curves: (curves (B, R, n), batch) -> (B, R, n).
     """
 
     thickness: Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
     rotation: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-    absorption: Callable[[torch.Tensor], torch.Tensor] | None = None
+    absorption: (
+        Callable[[AtomicParameters, CrystalPotential, torch.Tensor], torch.Tensor] | None
+    ) = None
     curve_effects: Sequence[Callable[[torch.Tensor, BlockBatch], torch.Tensor]] = ()
 
 
@@ -146,12 +149,12 @@ class Simulator:
 
     def rocking_curves(self, atoms: AtomicParameters, models: PhysicalModels) -> list[torch.Tensor]:
         """For each batch the intensities (B, R, n) of its observed beams at its tilts."""
-        return self._curves(self.potential(atoms), models)
+        return self._curves(atoms, self.potential(atoms), models)
 
     def __call__(self, atoms: AtomicParameters, models: PhysicalModels) -> Contributions:
         """The parts of all integrated intensities, in a fixed order."""
         potential = self.potential(atoms)
-        curves = self._curves(potential, models)
+        curves = self._curves(atoms, potential, models)
         parts = [
             (curve[batch.pair_block, batch.pair_row] * batch.pair_weight).sum(-1)
             for batch, curve in zip(self.batches, curves)
@@ -177,7 +180,7 @@ class Simulator:
             Two tensors of shape (P, m): d value / d weight_m and d value / d thickness_m of
             the contribution's block, detached. Curve effects are not taken into account.
         """
-        inputs, coupling, wave_number = self._inputs(self.potential(atoms), models)
+        inputs, coupling, wave_number = self._inputs(atoms, self.potential(atoms), models)
 
         def integrate(position: int, part: torch.Tensor) -> torch.Tensor:
             batch = self.batches[position]
@@ -197,13 +200,14 @@ class Simulator:
         return by_weight, by_thickness
 
     def _inputs(
-        self, potential: torch.Tensor, models: PhysicalModels
+        self, atoms: AtomicParameters, potential: torch.Tensor, models: PhysicalModels
     ) -> tuple[list[BatchInput], Coupling, torch.Tensor]:
         wave_number = wave_number_in_crystal(self._wavelength, potential[0].real)
-        absorptive = models.absorption(potential) if models.absorption else None
-        if absorptive is None:
+        absorbs = models.absorption is not None
+        if models.absorption is None:
             values, diagonal = potential, torch.zeros_like(potential[:1])
         else:
+            absorptive = models.absorption(atoms, self._potential, potential)
             values, diagonal = potential + 1j * absorptive, 1j * absorptive[:1].real
         values = torch.cat([diagonal, values[1:]]) * self._phase / (2 * wave_number)
         inputs = []
@@ -211,12 +215,13 @@ class Simulator:
             rotations = rotation_matrices(models.rotation(batch.experiment, batch.phi))
             thickness, weight = models.thickness(batch.experiment, batch.phi_centre)
             inputs.append(BatchInput(batch, rotations @ batch.bases, thickness, weight))
-        absorbs = absorptive is not None
         coupling = Coupling(values, self._is_centric and not absorbs, absorbs)
         return inputs, coupling, wave_number
 
-    def _curves(self, potential: torch.Tensor, models: PhysicalModels) -> list[torch.Tensor]:
-        curves = propagate(*self._inputs(potential, models), self.settings)
+    def _curves(
+        self, atoms: AtomicParameters, potential: torch.Tensor, models: PhysicalModels
+    ) -> list[torch.Tensor]:
+        curves = propagate(*self._inputs(atoms, potential, models), self.settings)
         for effect in models.curve_effects:
             curves = [effect(curve, batch) for curve, batch in zip(curves, self.batches)]
         return curves

@@ -82,12 +82,20 @@ orientation {
     .expert_level = 1
 }
 absorption {
-  model = *none proportional
+  model = *none proportional tabulated
     .type = choice
-    .help = "proportional: the imaginary potential is a refined share of the real one."
+    .help = "proportional: the imaginary potential is a share of the real one. tabulated: it is that"
+            "of thermal diffuse scattering, which the displacement parameters determine (Einstein"
+            "model), times a factor."
   ratio = 0.05
     .type = float(value_min=1e-6, value_max=1)
-    .help = "Starting value of that share."
+    .help = "That share, from which its refinement starts."
+  factor = 1
+    .type = float(value_min=1e-3, value_max=1000)
+    .help = "That factor, from which its refinement starts."
+  refine = True
+    .type = bool
+    .help = "Refine the share or the factor."
 }
 scale {
   variation = 0.05

@@ -48,6 +48,7 @@ def summary(
 ) -> dict[str, Any]:
     """The summary as plain numbers, strings, lists and dictionaries; never NaN."""
     statistics, profiles = result.statistics, result.profiles
+    absorption = result.absorption
     content = {
         "program": "dials.hybrid_refine",
         "version": __version__,
@@ -89,7 +90,10 @@ def summary(
             {"experiment": e, "phi": p, "scale": k}
             for e, p, k in zip(profiles.experiment, profiles.phi, profiles.scale)
         ],
-        "absorption_ratio": result.absorption_ratio,
+        "absorption": None if absorption is None else asdict(absorption),
+        "absorption_ratio": (
+            absorption.value if absorption and absorption.model == "proportional" else None
+        ),
         "convergence": [asdict(row) for row in result.convergence] or None,
         "warnings": list(result.warnings),
         "absolute_structure": None,

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dials_hybrid_refine.models.effects import Absorption, ProportionalAbsorption
+from dials_hybrid_refine.models.tabulated_absorption import TabulatedAbsorption
 from dials_hybrid_refine.models.thickness.base import ThicknessModel
 from dials_hybrid_refine.models.thickness.constant import ConstantThickness
 from dials_hybrid_refine.models.thickness.neural import NeuralThickness
@@ -75,14 +76,33 @@ def thickness_model(
     raise ValueError(f"there is no thickness model {options.model!r}")
 
 
-def absorption_model(name: str, ratio: float) -> Absorption | None:
-    """The absorption model of a name: "none" or "proportional" (starting at a ratio U'/U).
+@dataclass(frozen=True)
+class AbsorptionOptions:
+    """How absorption is modelled.
+
+    Attributes:
+        model: "none", "proportional" or "tabulated".
+        ratio: U'/U to start from, of the proportional model.
+        factor: factor on the tabulated U' to start from, of the tabulated model.
+        refine: whether the ratio or factor is refined.
+    """
+
+    model: str = "none"
+    ratio: float = 0.05
+    factor: float = 1.0
+    refine: bool = True
+
+
+def absorption_model(options: AbsorptionOptions) -> Absorption | None:
+    """The absorption model of the options, or None.
 
     Raises:
         ValueError: for an unknown model.
     """
-    if name == "none":
+    if options.model == "none":
         return None
-    if name == "proportional":
-        return ProportionalAbsorption(ratio)
-    raise ValueError(f"there is no absorption model {name!r}")
+    if options.model == "proportional":
+        return ProportionalAbsorption(options.ratio, options.refine)
+    if options.model == "tabulated":
+        return TabulatedAbsorption(options.factor, options.refine)
+    raise ValueError(f"there is no absorption model {options.model!r}")

@@ -6,7 +6,10 @@ from abc import ABC, abstractmethod
 
 import torch
 
+from cctbx import xray
+
 from dials_hybrid_refine.diffraction.batches import BlockBatch
+from dials_hybrid_refine.diffraction.potential import AtomicParameters, CrystalPotential
 
 
 class CurveEffect(torch.nn.Module, ABC):
@@ -29,29 +32,60 @@ class Absorption(torch.nn.Module, ABC):
     """An imaginary potential U' that takes electrons out of the elastic beams."""
 
     @abstractmethod
-    def forward(self, potential: torch.Tensor) -> torch.Tensor:
-        """U' (n,), complex, in 1/Angstrom^2, of the same reflections as U (n,); U'_0 > 0."""
+    def forward(
+        self, atoms: AtomicParameters, crystal: CrystalPotential, potential: torch.Tensor
+    ) -> torch.Tensor:
+        """U' (n,), complex, in 1/Angstrom^2; U'_0 > 0.
+
+        Args:
+            atoms: parameters of the atoms.
+            crystal: the sum over atoms for the reflections that are wanted.
+            potential: shape (n,), U of these reflections, that is ``crystal(atoms)``.
+        """
+
+    def warnings(self, structure: xray.structure) -> list[str]:
+        """Sentences for the user about a structure that the model does not describe well."""
+        return []
 
     def prior_residuals(self) -> torch.Tensor:
         """Shape (q,): their sum of squares, minus twice the log of the prior, adds to chi^2."""
         return torch.zeros(0, dtype=torch.float64)
 
 
-class ProportionalAbsorption(Absorption):
-    """U' = kappa U with one kappa > 0 (Humphreys (1979), Rep. Prog. Phys. 42, 1825, 5.3).
+class ScaledAbsorption(Absorption):
+    """An absorption of which only the strength, a positive number, is unknown.
 
-    The refined number is log(kappa).
+    The refined number is its logarithm.
     """
 
-    def __init__(self, ratio: float = 0.05) -> None:
-        """ratio: starting value of kappa."""
+    #: how ``absorption.model`` calls it
+    name: str
+
+    def __init__(self, strength: float, refine: bool = True) -> None:
+        """strength: starting value; refine: or else fixed at it."""
         super().__init__()
-        self.log_ratio = torch.nn.Parameter(torch.tensor(ratio, dtype=torch.float64).log())
+        logarithm = torch.tensor(strength, dtype=torch.float64).log()
+        self.log_strength = torch.nn.Parameter(logarithm, requires_grad=refine)
 
     @property
-    def ratio(self) -> torch.Tensor:
-        """kappa, scalar."""
-        return self.log_ratio.exp()
+    def strength(self) -> torch.Tensor:
+        """The strength, scalar."""
+        return self.log_strength.exp()
 
-    def forward(self, potential: torch.Tensor) -> torch.Tensor:
-        return self.ratio * potential
+
+class ProportionalAbsorption(ScaledAbsorption):
+    """U' = kappa U with one kappa > 0 (Humphreys (1979), Rep. Prog. Phys. 42, 1825, 5.3).
+
+    The strength is kappa.
+    """
+
+    name = "proportional"
+
+    def __init__(self, ratio: float = 0.05, refine: bool = True) -> None:
+        """ratio: starting value of kappa; refine: or else fixed at it."""
+        super().__init__(ratio, refine)
+
+    def forward(
+        self, atoms: AtomicParameters, crystal: CrystalPotential, potential: torch.Tensor
+    ) -> torch.Tensor:
+        return self.strength * potential

@@ -18,6 +18,7 @@ from dials_hybrid_refine.diffraction.propagation import PropagationSettings
 from dials_hybrid_refine.diffraction.scan import ScanGeometry
 from dials_hybrid_refine.diffraction.workers import one_torch_thread
 from dials_hybrid_refine.models.choose import (
+    AbsorptionOptions,
     ThicknessOptions,
     absorption_model,
     thickness_model,
@@ -97,8 +98,7 @@ class RefinementOptions:
     beams: BeamOptions = field(default_factory=BeamOptions)
     orientation: OrientationOptions = field(default_factory=OrientationOptions)
     structure: RefinedParameters = field(default_factory=RefinedParameters)
-    absorption: str = "none"
-    absorption_ratio: float = 0.05
+    absorption: AbsorptionOptions = field(default_factory=AbsorptionOptions)
     scale_variation: float = 0.05
     weighting: Weighting = field(default_factory=Weighting)
     held_out_fraction: float = 0.05
@@ -145,7 +145,7 @@ def run_refinement(
         StructureModel(structure, options.structure, shelx_constraints),
         ConstantThickness(options.thickness_start or 500.0, len(scans)),
         orientation,
-        absorption_model(options.absorption, options.absorption_ratio),
+        absorption_model(options.absorption),
         effects,
     )
     held_out = choose_held_out(observations.unique_index, options.held_out_fraction, options.seed)

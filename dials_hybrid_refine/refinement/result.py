@@ -82,6 +82,18 @@ class Timing:
 
 
 @dataclass(frozen=True)
+class AbsorptionStrength:
+    """The strength of the absorption: U'/U (proportional) or a factor on U' (tabulated).
+
+    ``su`` is its standard uncertainty, None where it was fixed.
+    """
+
+    model: str
+    value: float
+    su: float | None
+
+
+@dataclass(frozen=True)
 class Result:
     """A finished (or interrupted) refinement.
 
@@ -96,7 +108,7 @@ class Result:
             integrated fraction of the incident beam); 0 where nothing is calculated.
         weight: shape (n,), 1 / variance in the loss (also of reflections not used).
         residual: shape (n,), (I_o - I_c) sqrt(weight) over their robust spread.
-        absorption_ratio: U'/U, or None without absorption.
+        absorption: its strength, or None without absorption.
         convergence: what raising the limits of the calculation does; empty if not asked for.
         warnings: sentences about parameters that came out unphysical.
     """
@@ -115,6 +127,6 @@ class Result:
     profiles: Profiles
     history: tuple[Iteration, ...]
     timing: Timing
-    absorption_ratio: float | None = None
+    absorption: AbsorptionStrength | None = None
     convergence: tuple[ConvergenceRow, ...] = ()
     warnings: tuple[str, ...] = ()

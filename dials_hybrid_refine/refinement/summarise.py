@@ -11,14 +11,20 @@ from numpy.typing import NDArray
 
 from dials_hybrid_refine.diffraction.beams import BeamSelection
 from dials_hybrid_refine.diffraction.propagation import PropagationSettings
-from dials_hybrid_refine.models.effects import ProportionalAbsorption
+from dials_hybrid_refine.models.effects import ScaledAbsorption
 from dials_hybrid_refine.models.hybrid import HybridModel
 from dials_hybrid_refine.models.structure import unphysical_parameters
 from dials_hybrid_refine.refinement.convergence import ConvergenceRow
 from dials_hybrid_refine.refinement.dataset import Dataset
-from dials_hybrid_refine.refinement.objective import GaussNewton, Objective
+from dials_hybrid_refine.refinement.objective import Objective
 from dials_hybrid_refine.refinement.refine import Refinement
-from dials_hybrid_refine.refinement.result import Profiles, Result, Statistics, Timing
+from dials_hybrid_refine.refinement.result import (
+    AbsorptionStrength,
+    Profiles,
+    Result,
+    Statistics,
+    Timing,
+)
 from dials_hybrid_refine.refinement.statistics import agreement, merged_agreement
 from dials_hybrid_refine.refinement.weights import Weighting, residual_spread, variances
 
@@ -42,18 +48,32 @@ def _profiles(objective: Objective, model: HybridModel, scales: torch.Tensor) ->
     )
 
 
-def _structure_covariance(
-    model: HybridModel, normal: GaussNewton, reduced_chi_square: float
-) -> NDArray[np.float64]:
+def _structure_covariance(model: HybridModel, covariance: _Array) -> _Array:
     """Covariance of the crystallographic parameters, all others marginalised.
 
-    chi^2 / (N - P) times the structural block of the inverse normal matrix, carried over to the
-    crystallographic parameters by smtbx's Jacobian.
+    The structural block of that of all refined numbers, carried over to the crystallographic
+    parameters by smtbx's Jacobian.
     """
     n = model.structure.n_parameters
-    independent = normal.covariance()[:n, :n].numpy() * reduced_chi_square
+    independent = covariance[:n, :n]
     jacobian = model.structure.jacobian()
     return np.asarray(jacobian.T @ independent @ jacobian)
+
+
+def _absorption_strength(model: HybridModel, covariance: _Array) -> AbsorptionStrength | None:
+    """The strength, and from the covariance of the refined numbers its s.u.: value times that of
+    its logarithm."""
+    absorption = model.absorption
+    if not isinstance(absorption, ScaledAbsorption):
+        return None
+    value, logarithm = float(absorption.strength), absorption.log_strength
+    if not logarithm.requires_grad:
+        return AbsorptionStrength(absorption.name, value, None)
+    refined = [p for p in model.parameters() if p.requires_grad]
+    place = [p is logarithm for p in refined].index(True)
+    column = sum(p.numel() for p in refined[:place])
+    su = value * float(np.sqrt(max(0.0, covariance[column, column])))
+    return AbsorptionStrength(absorption.name, value, su)
 
 
 def summarise(
@@ -100,14 +120,18 @@ def summarise(
         loss_final=float((residual[used] ** 2).sum()),
         n_iterations=len(state.history),
     )
-    absorption = model.absorption
+    # of all refined numbers, for unit weight of chi^2 / (N - P)
+    covariance = normal.covariance().numpy() * final.chi_square / freedom
     beams = objective.simulator.n_beams
     structure = model.structure.current_structure()
+    warnings = unphysical_parameters(structure)
+    if model.absorption is not None:
+        warnings += model.absorption.warnings(structure)
     return Result(
         status=state.status,
         structure=structure,
-        warnings=tuple(unphysical_parameters(structure)),
-        covariance=_structure_covariance(model, normal, final.chi_square / freedom),
+        warnings=tuple(warnings),
+        covariance=_structure_covariance(model, covariance),
         observations=observations,
         held_out=data.held_out,
         rejected=state.rejected,
@@ -128,7 +152,5 @@ def summarise(
             n_beams_mean=float(np.mean(beams)),
             n_beams_max=max(beams),
         ),
-        absorption_ratio=float(absorption.ratio)
-        if isinstance(absorption, ProportionalAbsorption)
-        else None,
+        absorption=_absorption_strength(model, covariance),
     )

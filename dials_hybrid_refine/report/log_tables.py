@@ -9,7 +9,7 @@ import numpy as np
 from cctbx import adptbx
 from dials.util import tabulate
 
-from dials_hybrid_refine.refinement.result import Iteration, Result
+from dials_hybrid_refine.refinement.result import AbsorptionStrength, Iteration, Result
 from dials_hybrid_refine.refinement.statistics import DEFINITIONS
 
 #: the first line of the iterations, aligned with ``iteration_line``
@@ -103,6 +103,14 @@ def _with_uncertainty(value: float, su: float) -> str:
         return f"{value:.5f}"
     digits = min(6, max(0, int(np.ceil(-np.log10(su / 1.95)))))
     return f"{value:.{digits}f}({round(su * 10**digits)})"
+
+
+def absorption_line(absorption: AbsorptionStrength) -> str:
+    """The strength of the absorption."""
+    what = "U'/U" if absorption.model == "proportional" else "factor on the tabulated U'"
+    if absorption.su is None:
+        return f"Absorption: {what} = {absorption.value:.4f} (fixed)"
+    return f"Absorption: {what} = {absorption.value:.4f}, s.u. {absorption.su:.4f}"
 
 
 def outlier_table(result: Result) -> str:

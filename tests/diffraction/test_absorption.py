@@ -18,6 +18,7 @@ from examples import (
 )
 from hand_made import absorbing_problem, all_waves, matrices_of, without_flux_factors
 
+from dials_hybrid_refine.diffraction.potential import AtomicParameters, CrystalPotential
 from dials_hybrid_refine.diffraction.simulator import PhysicalModels
 
 
@@ -69,7 +70,9 @@ def test_mean_absorption_in_the_simulation(example: Example) -> None:
     t, mean = 200.0, 0.03
     models = PhysicalModels(fixed_thickness(t), no_rotation)
 
-    def only_mean(u: torch.Tensor) -> torch.Tensor:
+    def only_mean(
+        atoms: AtomicParameters, crystal: CrystalPotential, u: torch.Tensor
+    ) -> torch.Tensor:
         return torch.where(torch.arange(len(u)) == 0, mean, torch.zeros_like(u))
 
     without = simulator.rocking_curves(atoms, models)

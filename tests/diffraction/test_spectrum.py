@@ -65,7 +65,7 @@ def matrices_of_example(
     models = PhysicalModels(
         fixed_thickness(300.0),
         no_rotation,
-        None if absorption is None else lambda u: absorption * u,
+        None if absorption is None else lambda a, c, u: absorption * u,
     )
     inputs, coupling, wave_number = simulator._inputs(
         simulator.potential(atoms_of(example.structure)), models
