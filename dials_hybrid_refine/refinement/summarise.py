@@ -60,13 +60,17 @@ def _structure_covariance(model: HybridModel, covariance: _Array) -> _Array:
     return np.asarray(jacobian.T @ independent @ jacobian)
 
 
-def _absorption_strength(model: HybridModel, covariance: _Array) -> AbsorptionStrength | None:
-    """The strength, and from the covariance of the refined numbers its s.u.: value times that of
-    its logarithm."""
+def absorption_strength(model: HybridModel, covariance: _Array) -> AbsorptionStrength | None:
+    """The strength of the model's absorption, None without.
+
+    Args:
+        covariance: shape (p, p), of all refined numbers. The s.u. is the value times that of its
+            logarithm, which is what is refined.
+    """
     absorption = model.absorption
     if not isinstance(absorption, ScaledAbsorption):
         return None
-    value, logarithm = float(absorption.strength), absorption.log_strength
+    value, logarithm = absorption.strength.item(), absorption.log_strength
     if not logarithm.requires_grad:
         return AbsorptionStrength(absorption.name, value, None)
     refined = [p for p in model.parameters() if p.requires_grad]
@@ -152,5 +156,5 @@ def summarise(
             n_beams_mean=float(np.mean(beams)),
             n_beams_max=max(beams),
         ),
-        absorption=_absorption_strength(model, covariance),
+        absorption=absorption_strength(model, covariance),
     )

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -185,6 +186,24 @@ def test_absorption_takes_intensity_away(simulate):
     # the same mean intensity asks for more electrons
     assert scale_in(much) > 1.2 * scale_in(without)
     assert scale_in(without) < scale_in(little) < scale_in(much)
+
+
+def test_thermal_diffuse_scattering_takes_intensity_away(simulate):
+    _, without = simulate()
+    _, tabulated = simulate("absorption.model=tabulated")
+    _, more = simulate("absorption.model=tabulated", "absorption.factor=5")
+    assert scale_in(without) < scale_in(tabulated) < scale_in(more)
+    # of light atoms a few per cent in 500 Angstrom
+    assert 1.01 < scale_in(tabulated) / scale_in(without) < 1.2
+
+
+def test_atoms_beyond_the_absorption_table_are_named(simulate):
+    text = Path("truth.cif").read_text()
+    Path("truth.cif").write_text(text.replace("0.0125 Uiso", "0.0525 Uiso"))
+    _, log = simulate("absorption.model=tabulated")
+    assert "truth.cif: absorption is tabulated" in log and "for O1\n" in log
+    _, log = simulate("absorption.model=proportional")
+    assert "tabulated for B" not in log
 
 
 def test_output(simulate):

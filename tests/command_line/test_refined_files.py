@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -33,6 +34,7 @@ KEYS = {
     },
     "structure": {"space_group": TEXT, "unit_cell": LIST, "atoms": LIST},
     "thickness": LIST, "orientation": LIST, "scale": LIST,
+    "absorption": (dict, type(None)),
     "absolute_structure": (dict, type(None)),
     "timing": {
         "setup_s": NUMBER, "refine_s": NUMBER, "per_iteration_s": NUMBER, "device": TEXT,
@@ -60,6 +62,30 @@ def block(refined):
 
 def numpy(column):
     return np.array(column.as_numpy_array())
+
+
+@pytest.mark.parametrize(
+    "arguments, model, value",
+    [
+        (["absorption.model=proportional"], "proportional", None),
+        (["absorption.model=tabulated"], "tabulated", None),
+        (["absorption.model=tabulated", "absorption.factor=2"], "tabulated", 2),
+    ],
+)
+def test_absorption_is_stated(files, capsys, arguments, model, value):
+    fixed = [] if value is None else ["absorption.refine=False"]
+    hybrid_refine.run([*INPUT, *FAST, *arguments, *fixed])
+    summary = json.loads(Path("dials.hybrid_refine.json").read_text())
+    found = summary["absorption"]
+    assert found["model"] == model
+    (line,) = re.findall("Absorption: .*", capsys.readouterr().out)
+    assert f"= {found['value']:.4f}" in line
+    if value is None:
+        assert found["su"] > 0 and f"s.u. {found['su']:.4f}" in line
+    else:
+        assert (found["value"], found["su"]) == (value, None) and "fixed" in line
+    ratio = found["value"] if model == "proportional" else None
+    assert summary["absorption_ratio"] == ratio
 
 
 # -- summary ------------------------------------------------------------------------------------

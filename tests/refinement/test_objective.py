@@ -26,6 +26,7 @@ from dials_hybrid_refine.models.effects import CurveEffect, ProportionalAbsorpti
 from dials_hybrid_refine.models.hybrid import HybridModel
 from dials_hybrid_refine.models.orientation import SmoothOrientation
 from dials_hybrid_refine.models.structure import RefinedParameters, StructureModel
+from dials_hybrid_refine.models.tabulated_absorption import TabulatedAbsorption
 from dials_hybrid_refine.models.thickness.base import ThicknessModel
 from dials_hybrid_refine.models.thickness.constant import ConstantThickness
 from dials_hybrid_refine.models.thickness.neural import NeuralThickness
@@ -35,6 +36,7 @@ from dials_hybrid_refine.refinement.minimise import (
     quasi_newton_steps,
 )
 from dials_hybrid_refine.refinement.objective import Evaluation, Objective
+from dials_hybrid_refine.refinement.summarise import absorption_strength
 
 RANGE = [(-3.0, 3.0)]
 
@@ -310,6 +312,35 @@ def test_refinement_recovers_a_moved_structure() -> None:
     sites, expected = model.atoms().sites, truth.atoms().sites
     assert (sites - expected).abs().max().item() * 5 < 0.01  # Angstrom
     assert model.thickness.log_thickness.exp().item() == pytest.approx(300, abs=3)
+
+
+def test_the_factor_of_tabulated_absorption_is_recovered_within_its_uncertainty() -> None:
+    """From noisy data of factor 1 and atoms that scatter much between the beams, U fixed.
+
+    The s.u. is that of the normal matrix, chi^2 per observation being 1. The start is many s.u.
+    away.
+    """
+    models = []
+    for factor in (1.0, 3.0):
+        model = make_model(ConstantThickness(900.0), absorption=None)
+        model.absorption = TabulatedAbsorption(factor)
+        model.orientation.requires_grad_(False)
+        model.structure.requires_grad_(False)
+        models.append(model)
+    truth, model = models
+    objective = make_objective(model, truth, noise=0.3, scale_variation=0.1)
+    steps = levenberg_marquardt_steps(
+        function_of(objective),
+        lambda: objective.gauss_newton_matrix().normal,
+        get_vector(objective),
+    )
+    for _ in zip(range(15), steps):
+        pass
+    covariance = 0.3**2 * objective.gauss_newton_matrix().covariance().numpy()
+    found = absorption_strength(model, covariance)
+    assert found is not None and found.su is not None
+    assert abs(found.value - 1) < 2.5 * found.su
+    assert found.su < 0.4
 
 
 def test_an_effect_from_outside_the_package_is_refined_with_the_rest() -> None:
