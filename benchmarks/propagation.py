@@ -78,7 +78,9 @@ class Problem:
 
         with torch.no_grad():
             potential = self.simulator.potential(self.atoms)
-            inputs, coupling, wave_number = self.simulator._inputs(potential, self.models)
+            inputs, coupling, wave_number = self.simulator._inputs(
+                self.atoms, potential, self.models
+            )
             problem = propagation._Problem(coupling, wave_number, self.simulator.settings)
             return [problem.matrices(batch) for batch in inputs]
 

@@ -67,9 +67,8 @@ def matrices_of_example(
         no_rotation,
         None if absorption is None else lambda a, c, u: absorption * u,
     )
-    inputs, coupling, wave_number = simulator._inputs(
-        simulator.potential(atoms_of(example.structure)), models
-    )
+    atoms = atoms_of(example.structure)
+    inputs, coupling, wave_number = simulator._inputs(atoms, simulator.potential(atoms), models)
     problem = propagation._Problem(coupling, wave_number, settings)
     return [problem.matrices(data) for data in inputs]
 

@@ -11,6 +11,7 @@ import torch
 from examples import (
     WAVELENGTH,
     atoms_of,
+    dense_curves,
     dense_settings,
     fixed_thickness,
     no_rotation,
@@ -155,6 +156,25 @@ def test_total_intensity_falls_monotonically(structure: xray.structure) -> None:
         assert (np.diff(totals) < 0).all()
         # the waves' own absorption lies about the mean one
         assert 0.3 * mean < -np.log(totals[-1]) / 1000 < 3 * mean
+
+
+def test_simulation_agrees_with_dense_matrices(structure: xray.structure) -> None:
+    """Rocking curves with the tabulated absorption, to round-off."""
+    example = small_example(structure)
+    simulator, atoms = example.simulator(), atoms_of(structure)
+    thickness, weight = torch.tensor([300.0, 500.0]).double(), torch.tensor([0.4, 0.6]).double()
+    models = PhysicalModels(
+        fixed_thickness(thickness, weight), no_rotation, lambda a, c, u: c.thermal_diffuse(a)
+    )
+    potential = simulator.potential(atoms)
+    absorptive = simulator._potential.thermal_diffuse(atoms)
+    rotation = torch.zeros(3, dtype=torch.float64)
+    for batch, found in zip(simulator.batches, simulator.rocking_curves(atoms, models)):
+        settings = dense_settings(
+            batch, example.scan.beam_direction, WAVELENGTH, potential, absorptive, rotation
+        )
+        expected = dense_curves(batch, settings, thickness, weight)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-9 * float(expected.max()))
 
 
 def test_gradient_of_the_potential(structure: xray.structure) -> None:
