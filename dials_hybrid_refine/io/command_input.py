@@ -85,6 +85,7 @@ def parse_command_line(
         if error.code in (0, None):
             raise
         raise ValueError(f"the arguments are not understood: {error.code}") from error
+    _choose_none(params, scope)
     _check_values(params, scope)
     files: dict[str, list[str]] = {
         "experiments": [name for name in params.input.experiments if name],
@@ -120,6 +121,16 @@ def _check_file(name: str) -> None:
         raise ValueError(f"{name} is a directory: give a file")
     if not Path(name).is_file():
         raise ValueError(f"the file {name} does not exist: check its name and directory")
+
+
+def _choose_none(params: Any, scope: libtbx.phil.scope) -> None:
+    """Let ``none`` be chosen where it is one of the choices: PHIL reads the word as None."""
+    for definition in scope.all_definitions():
+        choices = [word.value.lstrip("*") for word in definition.object.words]
+        is_choice = str(definition.object.type) == "choice"
+        if is_choice and "none" in choices and _value_of(params, definition.path) is None:
+            parent, _, name = definition.path.rpartition(".")
+            setattr(_value_of(params, parent) if parent else params, name, "none")
 
 
 def _check_values(params: Any, scope: libtbx.phil.scope) -> None:

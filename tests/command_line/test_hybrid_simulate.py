@@ -197,6 +197,13 @@ def test_thermal_diffuse_scattering_takes_intensity_away(simulate):
     assert 1.01 < scale_in(tabulated) / scale_in(without) < 1.2
 
 
+def test_no_absorption_can_be_asked_for(simulate):
+    """PHIL takes an unquoted none for None."""
+    default, _ = simulate()
+    without, _ = simulate("absorption.model=none")
+    assert_array_equal(intensities(without), intensities(default))
+
+
 def test_atoms_beyond_the_absorption_table_are_named(simulate):
     text = Path("truth.cif").read_text()
     Path("truth.cif").write_text(text.replace("0.0125 Uiso", "0.0525 Uiso"))
