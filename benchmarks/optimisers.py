@@ -48,7 +48,7 @@ from dials_hybrid_refine.diffraction.scan import ScanGeometry
 from dials_hybrid_refine.diffraction.workers import one_torch_thread
 from dials_hybrid_refine.io.command_input import parse_command_line
 from dials_hybrid_refine.models.hybrid import HybridModel
-from dials_hybrid_refine.models.orientation import SmoothOrientation
+from dials_hybrid_refine.models.orientation.smooth import SmoothOrientation
 from dials_hybrid_refine.models.structure import StructureModel
 from dials_hybrid_refine.models.thickness.constant import ConstantThickness
 from dials_hybrid_refine.refinement import minimise, program

@@ -11,11 +11,14 @@ import libtbx
 from dials_hybrid_refine.diffraction.propagation import PropagationSettings
 from dials_hybrid_refine.diffraction.workers import keep_bytes
 from dials_hybrid_refine.io.dials_versions import cpu_count
-from dials_hybrid_refine.models.choose import AbsorptionOptions, ThicknessOptions
+from dials_hybrid_refine.models.choose import (
+    AbsorptionOptions,
+    OrientationOptions,
+    ThicknessOptions,
+)
 from dials_hybrid_refine.models.structure import RefinedParameters
 from dials_hybrid_refine.refinement.program import (
     BeamOptions,
-    OrientationOptions,
     RefinementOptions,
 )
 from dials_hybrid_refine.refinement.refine import Schedule
@@ -57,10 +60,12 @@ def refinement_options(params: Any) -> RefinementOptions:
             accuracy=params.beams.accuracy,
         ),
         orientation=OrientationOptions(
-            orientation.refine,
-            orientation.knot_distance,
-            orientation.expected_size,
-            orientation.expected_change,
+            model=orientation.model,
+            refine=orientation.refine,
+            knot_distance=orientation.knot_distance,
+            expected_size=orientation.expected_size,
+            expected_change=orientation.expected_change,
+            frame_width=orientation.frame_width,
         ),
         structure=RefinedParameters(
             params.structure.sites, params.structure.displacements, params.structure.occupancies

@@ -65,9 +65,17 @@ thickness {
     .expert_level = 1
 }
 orientation {
+  model = *smooth per_frame
+    .type = choice
+    .help = "smooth: a smooth correction along the scan. per_frame: a free one for each frame, for"
+            "comparison with programs that do so."
   refine = True
     .type = bool
-    .help = "Refine a smooth correction of the crystal's orientation."
+    .help = "Refine a correction of the crystal's orientation."
+  frame_width = 1
+    .type = float(value_min=0.01)
+    .help = "Degrees of rotation with an orientation of their own, with model=per_frame."
+    .expert_level = 1
   knot_distance = 4
     .type = float(value_min=0.1)
     .help = "Degrees of rotation between the knots of the correction."

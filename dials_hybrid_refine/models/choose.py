@@ -9,6 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dials_hybrid_refine.models.effects import Absorption, ProportionalAbsorption
+from dials_hybrid_refine.models.orientation.base import OrientationModel
+from dials_hybrid_refine.models.orientation.per_frame import PerFrameOrientation
+from dials_hybrid_refine.models.orientation.smooth import SmoothOrientation
 from dials_hybrid_refine.models.tabulated_absorption import TabulatedAbsorption
 from dials_hybrid_refine.models.thickness.base import ThicknessModel
 from dials_hybrid_refine.models.thickness.constant import ConstantThickness
@@ -35,6 +38,53 @@ class ThicknessOptions:
     resolution: float = 10.0
     smoothness: float = 30.0
     relative_change: float = 0.2
+
+
+@dataclass(frozen=True)
+class OrientationOptions:
+    """How the correction of the orientation is modelled; all numbers in degrees.
+
+    Attributes:
+        model: "smooth" or "per_frame".
+        refine: whether it is refined; else it stays zero.
+        knot_distance: between the knots of the smooth model.
+        expected_size, expected_change: standard deviations of the smooth model's prior: of a
+            correction, and of its second difference between knots.
+        frame_width: stretch of the scan with one orientation of its own, per_frame model.
+        expected_frame_size: standard deviation of the per_frame model's prior.
+    """
+
+    model: str = "smooth"
+    refine: bool = True
+    knot_distance: float = 4.0
+    expected_size: float = 0.05
+    expected_change: float = 0.01
+    frame_width: float = 1.0
+    expected_frame_size: float = 0.5
+
+
+def orientation_model(
+    options: OrientationOptions, phi_ranges: Sequence[tuple[float, float]]
+) -> OrientationModel:
+    """A model of the orientation correction that starts at zero.
+
+    Args:
+        options: see there.
+        phi_ranges: first and last angle of each experiment in degrees.
+
+    Raises:
+        ValueError: for an unknown model.
+    """
+    model: OrientationModel
+    if options.model == "smooth":
+        model = SmoothOrientation(
+            phi_ranges, options.knot_distance, options.expected_size, options.expected_change
+        )
+    elif options.model == "per_frame":
+        model = PerFrameOrientation(phi_ranges, options.frame_width, options.expected_frame_size)
+    else:
+        raise ValueError(f"there is no orientation model {options.model!r}")
+    return model.requires_grad_(options.refine)
 
 
 def thickness_model(

@@ -9,7 +9,7 @@ import torch
 from dials_hybrid_refine.diffraction.potential import AtomicParameters
 from dials_hybrid_refine.diffraction.simulator import PhysicalModels
 from dials_hybrid_refine.models.effects import Absorption, CurveEffect
-from dials_hybrid_refine.models.orientation import SmoothOrientation
+from dials_hybrid_refine.models.orientation.base import OrientationModel
 from dials_hybrid_refine.models.structure import StructureModel
 from dials_hybrid_refine.models.thickness.base import ThicknessModel
 
@@ -25,7 +25,7 @@ class HybridModel(torch.nn.Module):
         self,
         structure: StructureModel,
         thickness: ThicknessModel,
-        orientation: SmoothOrientation,
+        orientation: OrientationModel,
         absorption: Absorption | None = None,
         effects: Sequence[CurveEffect] = (),
     ) -> None:

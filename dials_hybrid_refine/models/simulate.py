@@ -16,7 +16,7 @@ from dials_hybrid_refine.diffraction.scan import ScanGeometry
 from dials_hybrid_refine.diffraction.simulator import Simulator
 from dials_hybrid_refine.models.effects import Absorption
 from dials_hybrid_refine.models.hybrid import HybridModel
-from dials_hybrid_refine.models.orientation import SmoothOrientation
+from dials_hybrid_refine.models.orientation.smooth import SmoothOrientation
 from dials_hybrid_refine.models.structure import RefinedParameters, StructureModel, composition_of
 from dials_hybrid_refine.models.thickness.base import ThicknessModel
 

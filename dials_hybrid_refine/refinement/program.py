@@ -19,13 +19,14 @@ from dials_hybrid_refine.diffraction.scan import ScanGeometry
 from dials_hybrid_refine.diffraction.workers import one_torch_thread
 from dials_hybrid_refine.models.choose import (
     AbsorptionOptions,
+    OrientationOptions,
     ThicknessOptions,
     absorption_model,
+    orientation_model,
     thickness_model,
 )
 from dials_hybrid_refine.models.effects import CurveEffect
 from dials_hybrid_refine.models.hybrid import HybridModel
-from dials_hybrid_refine.models.orientation import SmoothOrientation
 from dials_hybrid_refine.models.structure import RefinedParameters, StructureModel
 from dials_hybrid_refine.models.thickness.constant import ConstantThickness
 from dials_hybrid_refine.refinement.convergence import (
@@ -73,16 +74,6 @@ class BeamOptions:
     s_max: float | None = None
     tilt_step: float | None = None
     accuracy: float = 0.02
-
-
-@dataclass(frozen=True)
-class OrientationOptions:
-    """The orientation model; lengths along the scan and sizes in degrees."""
-
-    refine: bool = True
-    knot_distance: float = 4.0
-    expected_size: float = 0.05
-    expected_change: float = 0.01
 
 
 @dataclass(frozen=True)
@@ -134,17 +125,10 @@ def run_refinement(
     """
     started = time.monotonic()
     phi_ranges = [scan.phi_range for scan in scans]
-    orientation = SmoothOrientation(
-        phi_ranges,
-        options.orientation.knot_distance,
-        options.orientation.expected_size,
-        options.orientation.expected_change,
-    )
-    orientation.requires_grad_(options.orientation.refine)
     model = HybridModel(
         StructureModel(structure, options.structure, shelx_constraints),
         ConstantThickness(options.thickness_start or 500.0, len(scans)),
-        orientation,
+        orientation_model(options.orientation, phi_ranges),
         absorption_model(options.absorption),
         effects,
     )

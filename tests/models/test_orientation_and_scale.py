@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.interpolate import CubicHermiteSpline
 
-from dials_hybrid_refine.models.orientation import SmoothOrientation
+from dials_hybrid_refine.models.orientation.smooth import SmoothOrientation
 from dials_hybrid_refine.models.scale import solve_scales
 
 UNIT = np.radians(0.05)

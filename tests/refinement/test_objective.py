@@ -24,7 +24,7 @@ from dials_hybrid_refine.diffraction.observations import Observations
 from dials_hybrid_refine.diffraction.simulator import Simulator
 from dials_hybrid_refine.models.effects import CurveEffect, ProportionalAbsorption
 from dials_hybrid_refine.models.hybrid import HybridModel
-from dials_hybrid_refine.models.orientation import SmoothOrientation
+from dials_hybrid_refine.models.orientation.smooth import SmoothOrientation
 from dials_hybrid_refine.models.structure import RefinedParameters, StructureModel
 from dials_hybrid_refine.models.tabulated_absorption import TabulatedAbsorption
 from dials_hybrid_refine.models.thickness.base import ThicknessModel

@@ -6,15 +6,12 @@ from collections.abc import Sequence
 
 import torch
 
+from dials_hybrid_refine.models.orientation.base import OrientationModel
 
-class SmoothOrientation(torch.nn.Module):
-    """A rotation vector, cubic between knots (Catmull-Rom) along each scan.
 
-    g' = R(c(phi)) g in the laboratory frame. The refined numbers are in units of 0.05 degrees,
-    the size by which orientations from diffraction spots are usually wrong.
-    """
+class SmoothOrientation(OrientationModel):
+    """A rotation vector, cubic between knots (Catmull-Rom) along each scan."""
 
-    _UNIT = 0.05  # degrees
     starts: torch.Tensor
     spacings: torch.Tensor
 
@@ -45,7 +42,6 @@ class SmoothOrientation(torch.nn.Module):
         )
 
     def forward(self, experiment: torch.Tensor, phi: torch.Tensor) -> torch.Tensor:
-        """Rotation vectors (B, n, 3) in radians at angles phi (B, n) of experiments (B,)."""
         experiment = experiment[:, None]
         last = self.knots.shape[1] - 1
         position = (phi - self.starts[experiment]) / self.spacings[experiment]
@@ -62,7 +58,6 @@ class SmoothOrientation(torch.nn.Module):
         return vectors * (self._UNIT * torch.pi / 180)
 
     def prior_residuals(self) -> torch.Tensor:
-        """Shape (q,): their sum of squares, minus twice the log of the prior, adds to chi^2."""
         size = self.knots / self._expected_size
         change = self.knots.diff(n=2, dim=1) / self._expected_change
         return torch.cat([size.reshape(-1), change.reshape(-1)])
