@@ -90,6 +90,7 @@ def summary(
             for e, p, k in zip(profiles.experiment, profiles.phi, profiles.scale)
         ],
         "absorption_ratio": result.absorption_ratio,
+        "effects": _effects(result),
         "convergence": [asdict(row) for row in result.convergence] or None,
         "warnings": list(result.warnings),
         "absolute_structure": None,
@@ -98,6 +99,21 @@ def summary(
     plain = _plain(content)
     assert isinstance(plain, dict)
     return plain
+
+
+def _effects(result: Result) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": effect.name,
+            "package": effect.package,
+            "version": effect.version,
+            "parameters": {
+                name: {"value": value, "su": effect.su[name]}
+                for name, value in effect.values.items()
+            },
+        }
+        for effect in result.effects
+    ]
 
 
 def _structure(result: Result) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from dials_hybrid_refine.models.choose import (
     absorption_model,
     thickness_model,
 )
-from dials_hybrid_refine.models.effects import CurveEffect
+from dials_hybrid_refine.models.effects import NamedEffect
 from dials_hybrid_refine.models.hybrid import HybridModel
 from dials_hybrid_refine.models.orientation import SmoothOrientation
 from dials_hybrid_refine.models.structure import RefinedParameters, StructureModel
@@ -116,7 +116,7 @@ def run_refinement(
     options: RefinementOptions,
     controls: Controls | None = None,
     shelx_constraints: Sequence[Any] = (),
-    effects: Sequence[CurveEffect] = (),
+    effects: Sequence[NamedEffect] = (),
 ) -> Result:
     """Refine a structure and the unknowns of the experiment together.
 
@@ -146,7 +146,7 @@ def run_refinement(
         ConstantThickness(options.thickness_start or 500.0, len(scans)),
         orientation,
         absorption_model(options.absorption, options.absorption_ratio),
-        effects,
+        [named.effect for named in effects],
     )
     held_out = choose_held_out(observations.unique_index, options.held_out_fraction, options.seed)
     data = Dataset(scans, observations, held_out)
@@ -176,7 +176,14 @@ def run_refinement(
             logger.info("Raising the limits of the calculation to see what changes")
             convergence = convergence_rows(data, model, fine, options.propagation)
     return summarise(
-        refinement, data, options.weighting, options.propagation, setup_seconds, coarse, convergence
+        refinement,
+        data,
+        options.weighting,
+        options.propagation,
+        setup_seconds,
+        coarse,
+        convergence,
+        effects,
     )
 
 

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from dials_hybrid_refine.diffraction.beams import BeamSelection
 from dials_hybrid_refine.diffraction.propagation import PropagationSettings
-from dials_hybrid_refine.models.effects import ProportionalAbsorption
+from dials_hybrid_refine.models.effects import NamedEffect, ProportionalAbsorption
 from dials_hybrid_refine.models.hybrid import HybridModel
 from dials_hybrid_refine.models.structure import unphysical_parameters
 from dials_hybrid_refine.refinement.convergence import ConvergenceRow
 from dials_hybrid_refine.refinement.dataset import Dataset
+from dials_hybrid_refine.refinement.effect_values import effect_values
 from dials_hybrid_refine.refinement.objective import GaussNewton, Objective
 from dials_hybrid_refine.refinement.refine import Refinement
 from dials_hybrid_refine.refinement.result import Profiles, Result, Statistics, Timing
@@ -64,6 +65,7 @@ def summarise(
     setup_seconds: float,
     coarse: BeamSelection,
     convergence: Sequence[ConvergenceRow] = (),
+    effects: Sequence[NamedEffect] = (),
 ) -> Result:
     """The Result of a refinement that has run.
 
@@ -131,4 +133,5 @@ def summarise(
         absorption_ratio=float(absorption.ratio)
         if isinstance(absorption, ProportionalAbsorption)
         else None,
+        effects=effect_values(effects, objective.parameters(), normal, final.chi_square / freedom),
     )
