@@ -25,6 +25,7 @@ from dials_hybrid_refine.models.effects import (
     EffectContext,
     IntensityEffect,
     NamedEffect,
+    described,
 )
 
 logger = logging.getLogger("dials.hybrid_refine.effects")
@@ -102,13 +103,8 @@ def _load(entry: EntryPoint) -> InstalledEffect:
             raise TypeError("make is not a function")
         scope = _own_scope(plugin.phil)
     except (Exception, SystemExit) as error:  # other people's code may raise anything
-        return InstalledEffect(entry.name, name, version, None, nothing, _described(error))
+        return InstalledEffect(entry.name, name, version, None, nothing, described(error))
     return InstalledEffect(entry.name, name, version, plugin, scope)
-
-
-def _described(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _own_scope(text: str) -> libtbx.phil.scope:
@@ -176,7 +172,7 @@ def warn_of_broken(effects: Sequence[InstalledEffect]) -> None:
     """A line in the log for each effect that cannot be used."""
     for effect in effects:
         if effect.fault is not None:
-            logger.warning("Warning: %s", effect.warning)
+            logger.warning("%s", effect.warning)
 
 
 def make_effects(
@@ -198,7 +194,7 @@ def make_effects(
             effect = installed.plugin.make(own, context)
             _check(effect)
         except (Exception, SystemExit) as error:  # other people's code may raise anything
-            raise replace(installed, fault=_described(error)).refuse() from error
+            raise replace(installed, fault=described(error)).refuse() from error
         made.append(NamedEffect(effect, installed.name, installed.package, installed.version))
     return made
 

@@ -86,6 +86,12 @@ class NamedEffect:
     version: str | None = None
 
 
+def described(error: BaseException) -> str:
+    """What other people's code raised, in one line; its kind where the text is no sentence."""
+    text = " ".join(str(error).split())
+    return text if " " in text else f"{type(error).__name__} {text}".strip()
+
+
 def checked(
     effect: Callable[[torch.Tensor, _Data], torch.Tensor],
 ) -> Callable[[torch.Tensor, _Data], torch.Tensor]:
@@ -105,8 +111,7 @@ def checked(
             raise
         except Exception as error:  # other people's code may raise anything
             raise ValueError(
-                f"{name} failed ({type(error).__name__}: {error}): refine without it, or tell its "
-                "authors"
+                f"{name} failed ({described(error)}): refine without it, or tell its authors"
             ) from error
         if not isinstance(changed, torch.Tensor) or changed.shape != values.shape:
             got = tuple(changed.shape) if isinstance(changed, torch.Tensor) else type(changed)
