@@ -52,9 +52,13 @@ from dials_hybrid_refine.io.command_input import (
     check_belonging,
     exactly_one,
     naming,
-    parse_command_line,
     read_experiment,
     read_reflections,
+)
+from dials_hybrid_refine.io.effect_plugins import (
+    make_effects,
+    parse_with_effects,
+    warn_of_broken,
 )
 from dials_hybrid_refine.io.experiments import scan_geometry
 from dials_hybrid_refine.io.output_files import check_outputs, write_atomically
@@ -71,6 +75,7 @@ from dials_hybrid_refine.io.reflections import (
 from dials_hybrid_refine.io.structure import StructureFile, read_structure
 from dials_hybrid_refine.io.summary_json import InputFiles, as_text, input_files, summary
 from dials_hybrid_refine.io.symmetry import check_compatible, unique_indices
+from dials_hybrid_refine.models.effects import EffectContext
 from dials_hybrid_refine.refinement.program import (
     STEPS_BEFORE_RESCAN,
     run_refinement,
@@ -179,6 +184,8 @@ def log_result(result: Result) -> None:
         logger.info("\nLimits of the calculation:\n%s", log_tables.convergence_table(result))
     if result.absorption is not None:
         logger.info("%s", log_tables.absorption_line(result.absorption))
+    if result.effects:
+        logger.info("\nEffects of other packages:\n%s", log_tables.effects_table(result))
     logger.info("\nRefined structure:\n%s", log_tables.structure_table(result))
     logger.info("\nStatus: %s\n%s", result.status, log_tables.statistics_table(result))
     logger.info("%s", log_tables.definitions())
@@ -254,7 +261,7 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
     usage = "dials.hybrid_refine [options] integrated.expt integrated.refl model.cif"
     arguments = list(sys.argv[1:] if args is None else args)
     try:
-        command = parse_command_line(phil, usage, __doc__, arguments or ["-h"])
+        command, plugins = parse_with_effects(phil, usage, __doc__, arguments or ["-h"])
         _check_limits(command.params)
         output = vars(command.params.output)
         check_outputs({f"output.{n}": p for n, p in output.items() if not n.startswith("_")})
@@ -262,8 +269,10 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
         logger.info("%s, dials.hybrid_refine %s", dials_version(), __version__)
         if command.changed:
             logger.info("The following parameters have been modified:\n\n%s", command.changed)
+        warn_of_broken(plugins)
         data = read_input(command)
         options = refinement_options(command.params)
+        effects = make_effects(plugins, command.params, EffectContext([data.scan]))
         most = (
             STEPS_BEFORE_RESCAN
             + options.schedule.coarse_steps
@@ -281,6 +290,7 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
                 options,
                 Controls(observer, should_stop),
                 data.model.shelx_constraints,
+                effects,
             )
         log_result(result)
         write_output(command.params, data, result)

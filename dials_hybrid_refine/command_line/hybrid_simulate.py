@@ -36,16 +36,21 @@ from dials_hybrid_refine.io.command_input import (
     INPUT_PHIL,
     exactly_one,
     naming,
-    parse_command_line,
     read_experiment,
 )
 from dials_hybrid_refine.io.dials_versions import cpu_count
+from dials_hybrid_refine.io.effect_plugins import (
+    make_effects,
+    parse_with_effects,
+    warn_of_broken,
+)
 from dials_hybrid_refine.io.experiments import scan_geometry
 from dials_hybrid_refine.io.output_files import check_outputs, write_atomically
 from dials_hybrid_refine.io.predictions import delta_m_of, predict, windows_of, with_intensities
 from dials_hybrid_refine.io.structure import read_structure
 from dials_hybrid_refine.io.symmetry import check_compatible
 from dials_hybrid_refine.models.choose import AbsorptionOptions, absorption_model
+from dials_hybrid_refine.models.effects import EffectContext
 from dials_hybrid_refine.models.simulate import simulate_intensities
 from dials_hybrid_refine.models.thickness.given import GivenThickness
 from dials_hybrid_refine.refinement.settings import fine_selection
@@ -150,7 +155,7 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
     usage = "dials.hybrid_simulate [options] experiments.expt model.cif"
     arguments = list(sys.argv[1:] if args is None else args)
     try:
-        command = parse_command_line(phil, usage, __doc__, arguments or ["-h"])
+        command, plugins = parse_with_effects(phil, usage, __doc__, arguments or ["-h"])
         params = command.params
         output = vars(params.output)
         check_outputs({f"output.{n}": p for n, p in output.items() if not n.startswith("_")})
@@ -158,6 +163,7 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
         logger.info("%s, dials.hybrid_simulate %s", dials_version(), __version__)
         if command.changed:
             logger.info("The following parameters have been modified:\n\n%s", command.changed)
+        warn_of_broken(plugins)
         remedy = "dials.hybrid_simulate needs an .expt and a structure file"
         if command.reflections:
             raise ValueError(f"{command.reflections[0]} is not needed: {remedy}")
@@ -184,6 +190,7 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
         )
         for warning in absorption.warnings(model.structure) if absorption else []:
             logger.warning("%s: %s", cif, warning)
+        effects = make_effects(plugins, params, EffectContext([scan]))
         thickness = GivenThickness(params.thickness.mean, params.thickness.std, scan.phi_range)
         delta_m = params.window.delta_m
         table, observations = windows_of(
@@ -215,6 +222,7 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
                 dtype=torch.complex64,
                 n_threads=cpu_count() if params.nproc is libtbx.Auto else params.nproc,
             ),
+            [named.effect for named in effects],
         )
         scale = params.mean_intensity / fractions.mean()
         logger.info("Scale: %.6g counts per incident electron and degree", scale)
@@ -227,7 +235,7 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
             logger.info("Saving the reflections to %s", params.output.reflections)
             integrated = with_intensities(table, observations, intensity, variance)
             write_atomically(params.output.reflections, lambda path: integrated.as_file(path))
-    except ValueError as error:
+    except (ValueError, ArithmeticError) as error:
         raise Sorry(str(error)) from None
     except KeyboardInterrupt:
         sys.exit(130)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -12,6 +13,11 @@ from numpy.typing import NDArray
 from dials_hybrid_refine.diffraction.batches import BlockBatch, DifferenceTable, make_batches
 from dials_hybrid_refine.diffraction.blocks import BlockPlan
 from dials_hybrid_refine.diffraction.geometry import rotation_matrices, wave_number_in_crystal
+from dials_hybrid_refine.diffraction.parts import (
+    IntensityParts,
+    directional_derivative,
+    intensity_parts,
+)
 from dials_hybrid_refine.diffraction.potential import (
     AtomicParameters,
     CrystalComposition,
@@ -55,6 +61,7 @@ class PhysicalModels:
         absorption: (atoms, crystal, its U (n_h,)) -> U' (n_h,) of the same reflections, complex,
             or None without absorption.
         curve_effects: each changes rocking curves: (curves (B, R, n), batch) -> (B, R, n).
+        intensity_effects: each changes parts of integrated intensities: (values (P,), parts) -> (P,).
     """
 
     thickness: Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
@@ -63,6 +70,13 @@ class PhysicalModels:
         Callable[[AtomicParameters, CrystalPotential, torch.Tensor], torch.Tensor] | None
     ) = None
     curve_effects: Sequence[Callable[[torch.Tensor, BlockBatch], torch.Tensor]] = ()
+    intensity_effects: Sequence[Callable[[torch.Tensor, IntensityParts], torch.Tensor]] = ()
+
+    def change_curves(self, curves: torch.Tensor, batch: BlockBatch) -> torch.Tensor:
+        """Rocking curves (B, R, n) after all curve effects, in their order."""
+        for effect in self.curve_effects:
+            curves = effect(curves, batch)
+        return curves
 
 
 class Simulator:
@@ -151,8 +165,18 @@ class Simulator:
         """For each batch the intensities (B, R, n) of its observed beams at its tilts."""
         return self._curves(atoms, self.potential(atoms), models)
 
+    @cached_property
+    def parts(self) -> IntensityParts:
+        """What the integrated intensities are made of, in the order of the contributions."""
+        return intensity_parts(self.batches, self.blocks, self._segment_phi)
+
     def __call__(self, atoms: AtomicParameters, models: PhysicalModels) -> Contributions:
         """The parts of all integrated intensities, in a fixed order."""
+        value = self._change_values(self._integrated(atoms, models), models)
+        return Contributions(value, self._observation, self._block, self._segment)
+
+    def _integrated(self, atoms: AtomicParameters, models: PhysicalModels) -> torch.Tensor:
+        """The values (P,) before any intensity effect."""
         potential = self.potential(atoms)
         curves = self._curves(atoms, potential, models)
         parts = [
@@ -164,9 +188,12 @@ class Simulator:
         tails = (
             torch.view_as_real(u_tail).square().sum(-1) * self._tail_weight / (2 * wave_number_sq)
         )
-        return Contributions(
-            torch.cat([*parts, tails]), self._observation, self._block, self._segment
-        )
+        return torch.cat([*parts, tails])
+
+    def _change_values(self, values: torch.Tensor, models: PhysicalModels) -> torch.Tensor:
+        for effect in models.intensity_effects:
+            values = effect(values, self.parts)
+        return values
 
     def thickness_derivatives(
         self, atoms: AtomicParameters, models: PhysicalModels, slopes: bool = True
@@ -178,7 +205,8 @@ class Simulator:
 
         Returns:
             Two tensors of shape (P, m): d value / d weight_m and d value / d thickness_m of
-            the contribution's block, detached. Curve effects are not taken into account.
+            the contribution's block, detached. Effects are linearised at the current curves and
+            values; one that mixes parts of several blocks is taken as if all blocks moved alike.
         """
         inputs, coupling, wave_number = self._inputs(atoms, self.potential(atoms), models)
 
@@ -188,16 +216,30 @@ class Simulator:
             return (part[batch.pair_block, :, batch.pair_row] * window).sum(-1).double()
 
         def reduce(position: int, nodes: NodeIntensities) -> tuple[torch.Tensor, torch.Tensor]:
+            node_weight = inputs[position].weight
+            nodes = _after_effects(nodes, node_weight, models, self.batches[position])
             by_weight = integrate(position, nodes.intensity)
             if nodes.slope is None:
                 return by_weight, torch.zeros_like(by_weight)
-            weight = inputs[position].weight[self.batches[position].pair_block]
+            weight = node_weight[self.batches[position].pair_block]
             return by_weight, integrate(position, nodes.slope) * weight
 
         parts = propagate_nodes(inputs, coupling, wave_number, self.settings, reduce, slopes)
         tails = parts[0][0].new_zeros(len(self._tail_weight), parts[0][0].shape[1])
         by_weight, by_thickness = (torch.cat([*column, tails]) for column in zip(*parts))
-        return by_weight, by_thickness
+        if not models.intensity_effects:
+            return by_weight, by_thickness
+        with torch.no_grad():
+            values = self._integrated(atoms, models)
+
+            def change(derivatives: torch.Tensor) -> torch.Tensor:
+                changed = [
+                    directional_derivative(lambda v: self._change_values(v, models), values, d)
+                    for d in derivatives.T
+                ]
+                return torch.stack(changed, dim=1)
+
+            return change(by_weight), change(by_thickness)
 
     def _inputs(
         self, atoms: AtomicParameters, potential: torch.Tensor, models: PhysicalModels
@@ -222,6 +264,24 @@ class Simulator:
         self, atoms: AtomicParameters, potential: torch.Tensor, models: PhysicalModels
     ) -> list[torch.Tensor]:
         curves = propagate(*self._inputs(atoms, potential, models), self.settings)
-        for effect in models.curve_effects:
-            curves = [effect(curve, batch) for curve, batch in zip(curves, self.batches)]
-        return curves
+        return [models.change_curves(curve, batch) for curve, batch in zip(curves, self.batches)]
+
+
+def _after_effects(
+    nodes: NodeIntensities, weight: torch.Tensor, models: PhysicalModels, batch: BlockBatch
+) -> NodeIntensities:
+    """What the curve effects, linearised, make of single thicknesses with weights (B, m)."""
+    if not models.curve_effects:
+        return nodes
+    # in double precision: differences of single-precision curves would lose their digits
+    intensity = nodes.intensity.double()
+    curves = (weight[:, :, None, None] * intensity).sum(1)
+
+    def change(part: torch.Tensor) -> torch.Tensor:
+        changed = [
+            directional_derivative(lambda c: models.change_curves(c, batch), curves, direction)
+            for direction in part.double().unbind(1)
+        ]
+        return torch.stack(changed, dim=1)
+
+    return NodeIntensities(change(intensity), None if nodes.slope is None else change(nodes.slope))

@@ -94,6 +94,7 @@ def summary(
         "absorption_ratio": (
             absorption.value if absorption and absorption.model == "proportional" else None
         ),
+        "effects": _effects(result),
         "convergence": [asdict(row) for row in result.convergence] or None,
         "warnings": list(result.warnings),
         "absolute_structure": None,
@@ -102,6 +103,21 @@ def summary(
     plain = _plain(content)
     assert isinstance(plain, dict)
     return plain
+
+
+def _effects(result: Result) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": effect.name,
+            "package": effect.package,
+            "version": effect.version,
+            "parameters": {
+                name: {"value": value, "su": effect.su[name]}
+                for name, value in effect.values.items()
+            },
+        }
+        for effect in result.effects
+    ]
 
 
 def _structure(result: Result) -> dict[str, Any]:

@@ -3,29 +3,130 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
 from cctbx import xray
 
 from dials_hybrid_refine.diffraction.batches import BlockBatch
+from dials_hybrid_refine.diffraction.parts import IntensityParts
 from dials_hybrid_refine.diffraction.potential import AtomicParameters, CrystalPotential
+from dials_hybrid_refine.diffraction.scan import ScanGeometry
+
+_Data = TypeVar("_Data", bound=BlockBatch | IntensityParts)
 
 
-class CurveEffect(torch.nn.Module, ABC):
-    """An effect that changes rocking curves after the propagation.
+class Effect(torch.nn.Module, ABC):
+    """A differentiable change of what the simulation calculates; ``docs/effects.md`` is the guide.
 
-    To add an effect of your own, derive from this class, give it ``torch.nn.Parameter``
-    attributes in units in which a step of 1 is sensible, and add it to ``HybridModel``.
+    Its ``torch.nn.Parameter`` attributes, in double precision and in units in which a step of 1 is
+    large, are refined with the rest.
     """
+
+    def report(self) -> dict[str, torch.Tensor]:
+        """Quantities for the log and the summary, each a differentiable function of the
+        parameters; standard uncertainties follow from their gradients."""
+        return dict(self.named_parameters())
+
+    def prior_residuals(self) -> torch.Tensor:
+        """Shape (q,): their sum of squares, minus twice the log of the prior, adds to chi^2."""
+        return torch.zeros(0, dtype=torch.float64)
+
+
+class CurveEffect(Effect):
+    """An effect that changes rocking curves after the propagation."""
 
     @abstractmethod
     def forward(self, curves: torch.Tensor, batch: BlockBatch) -> torch.Tensor:
         """Changed rocking curves (B, R, n) of the observed beams 1 to R of a batch."""
 
-    def prior_residuals(self) -> torch.Tensor:
-        """Shape (q,): their sum of squares, minus twice the log of the prior, adds to chi^2."""
-        return torch.zeros(0, dtype=torch.float64)
+
+class IntensityEffect(Effect):
+    """An effect that changes intensities after their integration over rotation."""
+
+    @abstractmethod
+    def forward(self, values: torch.Tensor, parts: IntensityParts) -> torch.Tensor:
+        """Changed parts (P,) of integrated intensities, fractions of the incident beam times
+        degrees."""
+
+
+@dataclass(frozen=True)
+class EffectContext:
+    """The experiment that an effect is made for.
+
+    Attributes:
+        scans: geometry of each experiment.
+    """
+
+    scans: Sequence[ScanGeometry]
+
+    @property
+    def n_experiments(self) -> int:
+        """Number of experiments."""
+        return len(self.scans)
+
+    @property
+    def phi_ranges(self) -> list[tuple[float, float]]:
+        """First and last angle of each scan in degrees."""
+        return [scan.phi_range for scan in self.scans]
+
+    @property
+    def wavelength(self) -> float:
+        """In Angstrom; all experiments have one."""
+        return self.scans[0].wavelength
+
+
+@dataclass(frozen=True)
+class NamedEffect:
+    """An effect, what it is called, and the package (with its version) that it came from."""
+
+    effect: Effect
+    name: str
+    package: str | None = None
+    version: str | None = None
+
+
+def described(error: BaseException) -> str:
+    """What other people's code raised, in one line; its kind where the text is no sentence."""
+    text = " ".join(str(error).split())
+    return text if " " in text else f"{type(error).__name__} {text}".strip()
+
+
+def checked(
+    effect: Callable[[torch.Tensor, _Data], torch.Tensor],
+) -> Callable[[torch.Tensor, _Data], torch.Tensor]:
+    """An effect's function whose failures name it.
+
+    Raises (when called):
+        ValueError: if the effect fails or does not keep the shape.
+        ArithmeticError: if its values are not finite; the refinement takes no such step.
+    """
+    kind = type(effect)
+    name = f"the effect {kind.__qualname__} of {kind.__module__}"
+
+    def change(values: torch.Tensor, data: _Data) -> torch.Tensor:
+        try:
+            changed = effect(values, data)
+        except ArithmeticError:
+            raise
+        except Exception as error:  # other people's code may raise anything
+            raise ValueError(
+                f"{name} failed ({described(error)}): refine without it, or tell its authors"
+            ) from error
+        if not isinstance(changed, torch.Tensor) or changed.shape != values.shape:
+            got = tuple(changed.shape) if isinstance(changed, torch.Tensor) else type(changed)
+            raise ValueError(
+                f"{name} gave {got} where a tensor of shape {tuple(values.shape)} is needed: refine "
+                "without it, or tell its authors"
+            )
+        if not changed.isfinite().all():
+            raise ArithmeticError(f"{name} gives values that are not finite")
+        return changed
+
+    return change
 
 
 class Absorption(torch.nn.Module, ABC):

@@ -8,7 +8,13 @@ import torch
 
 from dials_hybrid_refine.diffraction.potential import AtomicParameters
 from dials_hybrid_refine.diffraction.simulator import PhysicalModels
-from dials_hybrid_refine.models.effects import Absorption, CurveEffect
+from dials_hybrid_refine.models.effects import (
+    Absorption,
+    CurveEffect,
+    Effect,
+    IntensityEffect,
+    checked,
+)
 from dials_hybrid_refine.models.orientation.base import OrientationModel
 from dials_hybrid_refine.models.structure import StructureModel
 from dials_hybrid_refine.models.thickness.base import ThicknessModel
@@ -17,8 +23,8 @@ from dials_hybrid_refine.models.thickness.base import ThicknessModel
 class HybridModel(torch.nn.Module):
     """The crystal structure and the unknowns of the experiment.
 
-    A further experimental effect is a ``CurveEffect`` in ``effects``: its parameters are
-    refined with the others.
+    A further experimental effect is a ``CurveEffect`` or an ``IntensityEffect`` in ``effects``: its
+    parameters are refined with the others.
     """
 
     def __init__(
@@ -27,7 +33,7 @@ class HybridModel(torch.nn.Module):
         thickness: ThicknessModel,
         orientation: OrientationModel,
         absorption: Absorption | None = None,
-        effects: Sequence[CurveEffect] = (),
+        effects: Sequence[Effect] = (),
     ) -> None:
         super().__init__()
         self.structure = structure
@@ -50,15 +56,19 @@ class HybridModel(torch.nn.Module):
             distribution = self.thickness(experiment, phi)
             return distribution.thickness, distribution.weight
 
-        return PhysicalModels(thickness, self.orientation, self.absorption, self._curve_effects())
-
-    def _curve_effects(self) -> list[CurveEffect]:
-        return [effect for effect in self.effects if isinstance(effect, CurveEffect)]
+        effects = list(self.effects)
+        return PhysicalModels(
+            thickness,
+            self.orientation,
+            self.absorption,
+            [checked(effect) for effect in effects if isinstance(effect, CurveEffect)],
+            [checked(effect) for effect in effects if isinstance(effect, IntensityEffect)],
+        )
 
     def prior_residuals(self) -> torch.Tensor:
         """Prior residuals of all models, shape (q,); their squares add to chi^2."""
         parts = [self.thickness.prior_residuals(), self.orientation.prior_residuals()]
         if self.absorption is not None:
             parts.append(self.absorption.prior_residuals())
-        parts += [effect.prior_residuals() for effect in self._curve_effects()]
+        parts += [effect.prior_residuals() for effect in self.effects if isinstance(effect, Effect)]
         return torch.cat(parts)

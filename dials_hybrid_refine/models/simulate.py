@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -14,7 +16,7 @@ from dials_hybrid_refine.diffraction.observations import Observations
 from dials_hybrid_refine.diffraction.propagation import PropagationSettings
 from dials_hybrid_refine.diffraction.scan import ScanGeometry
 from dials_hybrid_refine.diffraction.simulator import Simulator
-from dials_hybrid_refine.models.effects import Absorption
+from dials_hybrid_refine.models.effects import Absorption, Effect
 from dials_hybrid_refine.models.hybrid import HybridModel
 from dials_hybrid_refine.models.orientation.smooth import SmoothOrientation
 from dials_hybrid_refine.models.structure import RefinedParameters, StructureModel, composition_of
@@ -29,17 +31,20 @@ def simulate_intensities(
     absorption: Absorption | None,
     selection: BeamSelection,
     settings: PropagationSettings,
+    effects: Sequence[Effect] = (),
 ) -> NDArray[np.float64]:
     """Integrated intensities (n,) in fractions of the incident beam times degrees.
 
     Args:
         observations: which reflections and over which windows; their intensities are not used.
+        effects: further experimental effects at their starting points.
     """
     model = HybridModel(
         StructureModel(structure, RefinedParameters(False, False, False)),
         thickness,
         SmoothOrientation([scan.phi_range]),
         absorption,
+        effects,
     )
     plan = plan_blocks(
         0,

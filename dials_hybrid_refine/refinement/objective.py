@@ -96,7 +96,10 @@ class Objective:
 
     def parameters(self) -> list[torch.nn.Parameter]:
         """The refined parameters, in a fixed order."""
-        return [p for p in self.model.parameters() if p.requires_grad]
+        return [parameter for _, parameter in self._named_parameters()]
+
+    def _named_parameters(self) -> list[tuple[str, torch.nn.Parameter]]:
+        return [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
 
     def _design(self, contributions: Contributions) -> torch.Tensor:
         shape = (len(self._intensity), len(self.simulator.segment_positions()[0]))
@@ -146,7 +149,13 @@ class Objective:
         """The fit and the gradient of its loss, shape (p,), at the current parameters."""
         parameters = self.parameters()
         parts = self._loss()
-        gradients = torch.autograd.grad(parts[0], parameters)
+        gradients = torch.autograd.grad(parts[0], parameters, allow_unused=True)
+        for gradient, (name, _) in zip(gradients, self._named_parameters()):
+            if gradient is None:
+                raise ValueError(
+                    f"the loss has no gradient by the parameter {name}: its model must be "
+                    "differentiable"
+                )
         with torch.no_grad():
             return _evaluation(*parts), torch.cat([g.reshape(-1) for g in gradients])
 

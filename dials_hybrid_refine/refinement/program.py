@@ -25,7 +25,7 @@ from dials_hybrid_refine.models.choose import (
     orientation_model,
     thickness_model,
 )
-from dials_hybrid_refine.models.effects import CurveEffect
+from dials_hybrid_refine.models.effects import NamedEffect
 from dials_hybrid_refine.models.hybrid import HybridModel
 from dials_hybrid_refine.models.structure import RefinedParameters, StructureModel
 from dials_hybrid_refine.models.thickness.constant import ConstantThickness
@@ -107,7 +107,7 @@ def run_refinement(
     options: RefinementOptions,
     controls: Controls | None = None,
     shelx_constraints: Sequence[Any] = (),
-    effects: Sequence[CurveEffect] = (),
+    effects: Sequence[NamedEffect] = (),
 ) -> Result:
     """Refine a structure and the unknowns of the experiment together.
 
@@ -130,7 +130,7 @@ def run_refinement(
         ConstantThickness(options.thickness_start or 500.0, len(scans)),
         orientation_model(options.orientation, phi_ranges),
         absorption_model(options.absorption),
-        effects,
+        [named.effect for named in effects],
     )
     held_out = choose_held_out(observations.unique_index, options.held_out_fraction, options.seed)
     data = Dataset(scans, observations, held_out)
@@ -160,7 +160,14 @@ def run_refinement(
             logger.info("Raising the limits of the calculation to see what changes")
             convergence = convergence_rows(data, model, fine, options.propagation)
     return summarise(
-        refinement, data, options.weighting, options.propagation, setup_seconds, coarse, convergence
+        refinement,
+        data,
+        options.weighting,
+        options.propagation,
+        setup_seconds,
+        coarse,
+        convergence,
+        effects,
     )
 
 

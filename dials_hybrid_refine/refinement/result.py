@@ -11,6 +11,7 @@ from cctbx import xray
 
 from dials_hybrid_refine.diffraction.observations import Observations
 from dials_hybrid_refine.refinement.convergence import ConvergenceRow
+from dials_hybrid_refine.refinement.effect_values import EffectValues
 from dials_hybrid_refine.refinement.statistics import Agreement, MergedAgreement
 
 
@@ -110,6 +111,7 @@ class Result:
         residual: shape (n,), (I_o - I_c) sqrt(weight) over their robust spread.
         absorption: its strength, or None without absorption.
         convergence: what raising the limits of the calculation does; empty if not asked for.
+        effects: what the effects of other packages report.
         warnings: sentences about parameters that came out unphysical.
     """
 
@@ -130,3 +132,4 @@ class Result:
     absorption: AbsorptionStrength | None = None
     convergence: tuple[ConvergenceRow, ...] = ()
     warnings: tuple[str, ...] = ()
+    effects: tuple[EffectValues, ...] = ()

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from dials_hybrid_refine.diffraction.beams import BeamSelection
 from dials_hybrid_refine.diffraction.propagation import PropagationSettings
-from dials_hybrid_refine.models.effects import ScaledAbsorption
+from dials_hybrid_refine.models.effects import NamedEffect, ScaledAbsorption
 from dials_hybrid_refine.models.hybrid import HybridModel
 from dials_hybrid_refine.models.structure import unphysical_parameters
 from dials_hybrid_refine.refinement.convergence import ConvergenceRow
 from dials_hybrid_refine.refinement.dataset import Dataset
+from dials_hybrid_refine.refinement.effect_values import effect_values
 from dials_hybrid_refine.refinement.objective import Objective
 from dials_hybrid_refine.refinement.refine import Refinement
 from dials_hybrid_refine.refinement.result import (
@@ -88,6 +89,7 @@ def summarise(
     setup_seconds: float,
     coarse: BeamSelection,
     convergence: Sequence[ConvergenceRow] = (),
+    effects: Sequence[NamedEffect] = (),
 ) -> Result:
     """The Result of a refinement that has run.
 
@@ -157,4 +159,5 @@ def summarise(
             n_beams_max=max(beams),
         ),
         absorption=absorption_strength(model, covariance),
+        effects=effect_values(effects, objective.parameters(), normal, final.chi_square / freedom),
     )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from dials_hybrid_refine.diffraction.observations import Observations
-from dials_hybrid_refine.diffraction.simulator import PhysicalModels, Simulator
+from dials_hybrid_refine.diffraction.simulator import Simulator
 from dials_hybrid_refine.models.hybrid import HybridModel
 from dials_hybrid_refine.models.scale import solve_scales
 
@@ -66,7 +66,7 @@ def scan_thickness(
 
     with torch.no_grad():
         models = model.physical_models()
-        models = PhysicalModels(uniform, models.rotation, models.absorption, models.curve_effects)
+        models = replace(models, thickness=uniform)
         base = simulator(model.atoms(), models)
         by_node, _ = simulator.thickness_derivatives(model.atoms(), models, slopes=False)
         # the tails beyond s_max do not depend on thickness: whole in every node

@@ -51,6 +51,19 @@ def convergence_table(result: Result) -> str:
     return tabulate(rows, header)
 
 
+def effects_table(result: Result) -> str:
+    """What the effects of other packages report, a row for each number."""
+    rows = []
+    for effect in result.effects:
+        for name, values in effect.values.items():
+            for index in np.ndindex(values.shape):
+                place = f"[{','.join(map(str, index))}]" if index else ""
+                su = effect.su[name][index]
+                shown = f"{su:.2g}" if np.isfinite(su) else "-"
+                rows.append([effect.name, name + place, f"{values[index]:.6g}", shown])
+    return tabulate(rows, ["effect", "quantity", "value", "s.u."], disable_numparse=True)
+
+
 def statistics_table(result: Result) -> str:
     """The figures of merit."""
     statistics = result.statistics

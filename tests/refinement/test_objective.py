@@ -21,8 +21,14 @@ from examples import (
 from dials_hybrid_refine.diffraction.batches import BlockBatch
 from dials_hybrid_refine.diffraction.beams import BeamSelection
 from dials_hybrid_refine.diffraction.observations import Observations
+from dials_hybrid_refine.diffraction.parts import IntensityParts
 from dials_hybrid_refine.diffraction.simulator import Simulator
-from dials_hybrid_refine.models.effects import CurveEffect, ProportionalAbsorption
+from dials_hybrid_refine.models.effects import (
+    CurveEffect,
+    Effect,
+    IntensityEffect,
+    ProportionalAbsorption,
+)
 from dials_hybrid_refine.models.hybrid import HybridModel
 from dials_hybrid_refine.models.orientation.smooth import SmoothOrientation
 from dials_hybrid_refine.models.structure import RefinedParameters, StructureModel
@@ -65,6 +71,33 @@ class ResolutionFilter(CurveEffect):
         return self.strength[None] / 100
 
 
+class Saturation(IntensityEffect):
+    """A toy effect that is not linear: each part x degrees becomes x / (1 + strength x),
+    and a share of 0.001 strength degrees is added."""
+
+    def __init__(self, strength: float) -> None:
+        super().__init__()
+        self.strength = torch.nn.Parameter(torch.tensor(strength, dtype=torch.float64))
+
+    def forward(self, values: torch.Tensor, parts: IntensityParts) -> torch.Tensor:
+        return values / (1 + self.strength * values) + 0.001 * self.strength * parts.share
+
+
+class Blurring(CurveEffect):
+    """A toy effect that is not linear: curves x become x - strength x^2."""
+
+    def __init__(self, strength: float) -> None:
+        super().__init__()
+        self.strength = torch.nn.Parameter(torch.tensor(strength, dtype=torch.float64))
+
+    def forward(self, curves: torch.Tensor, batch: BlockBatch) -> torch.Tensor:
+        return curves - self.strength * curves**2
+
+
+def toy_effects() -> list[Effect]:
+    return [ResolutionFilter(0.3), Blurring(0.5), Saturation(1.0)]
+
+
 def neural_thickness() -> NeuralThickness:
     nodes = np.arange(100.0, 601.0, 100.0)
     model = NeuralThickness(nodes, np.exp(-(((nodes - 300) / 150) ** 2)), RANGE, width=3)
@@ -77,7 +110,7 @@ def neural_thickness() -> NeuralThickness:
 def make_model(
     thickness: ThicknessModel | None = None,
     absorption: float | None = 0.05,
-    effects: Sequence[CurveEffect] = (),
+    effects: Sequence[Effect] = (),
     seed: int | None = None,
 ) -> HybridModel:
     """All groups of parameters; with a seed all but thickness are moved a little."""
@@ -188,7 +221,7 @@ def test_reflections_of_no_weight_do_not_count() -> None:
 
 
 @pytest.mark.parametrize("thickness", ["constant", "neural"])
-@pytest.mark.parametrize("extras", [False, True], ids=["plain", "absorption and effect"])
+@pytest.mark.parametrize("extras", [False, True], ids=["plain", "absorption and effects"])
 def test_gradient_agrees_with_finite_differences(thickness: str, extras: bool) -> None:
     """Each parameter by itself; the loss solves for the scales anew at each point.
 
@@ -198,7 +231,7 @@ def test_gradient_agrees_with_finite_differences(thickness: str, extras: bool) -
     model = make_model(
         neural_thickness() if thickness == "neural" else None,
         0.05 if extras else None,
-        [ResolutionFilter(0.3)] if extras else [],
+        toy_effects() if extras else [],
         seed=2,
     )
     objective = make_objective(model, make_model(), noise=1.0)
@@ -247,15 +280,21 @@ def test_structural_derivatives_can_be_given() -> None:
     torch.testing.assert_close(doubled.normal[n:, n:], fresh.normal[n:, n:], rtol=1e-12, atol=0)
 
 
-@pytest.mark.parametrize("thickness", ["constant", "neural"])
-def test_gauss_newton_matrix_agrees_with_finite_differences(thickness: str) -> None:
+@pytest.mark.parametrize(
+    "thickness, extras",
+    [("constant", False), ("neural", False), ("constant", True)],
+    ids=["constant", "neural", "effects"],
+)
+def test_gauss_newton_matrix_agrees_with_finite_differences(thickness: str, extras: bool) -> None:
     """Half the Hessian at zero residual: J^T J of all residuals with the scales re-solved.
 
     The matrix takes forward differences of a fiftieth of a unit: a per cent of the diagonal. It
     takes the orientation as constant inside a block, hence the blocks of a single tilt.
     """
     make = {"constant": lambda: None, "neural": neural_thickness}[thickness]
-    model, truth = make_model(make(), seed=3), make_model(make(), seed=3)
+    model, truth = (
+        make_model(make(), effects=toy_effects() if extras else [], seed=3) for _ in range(2)
+    )
     objective = make_objective(model, truth, block_width=0.2)
     vector = get_vector(objective)
     found = objective.gauss_newton_matrix().normal
