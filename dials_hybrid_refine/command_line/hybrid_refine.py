@@ -184,6 +184,8 @@ def log_result(result: Result) -> None:
         logger.info("\nLimits of the calculation:\n%s", log_tables.convergence_table(result))
     if result.absorption is not None:
         logger.info("%s", log_tables.absorption_line(result.absorption))
+    if result.mosaicity is not None:
+        logger.info("Mosaicity: %.4f degrees, s.u. %.4f", *result.mosaicity)
     if result.effects:
         logger.info("\nEffects of other packages:\n%s", log_tables.effects_table(result))
     logger.info("\nRefined structure:\n%s", log_tables.structure_table(result))

@@ -76,6 +76,7 @@ def refinement_options(params: Any) -> RefinementOptions:
             params.absorption.factor,
             params.absorption.refine,
         ),
+        mosaicity=params.mosaicity.start if params.mosaicity.refine else None,
         scale_variation=params.scale.variation,
         weighting=Weighting(
             params.weighting.instability,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -60,6 +60,8 @@ class PhysicalModels:
             correction of the crystal's orientation: g' = R g.
         absorption: (atoms, crystal, its U (n_h,)) -> U' (n_h,) of the same reflections, complex,
             or None without absorption.
+        spread: () -> rotation vectors (k, 3) in radians, laboratory frame, of k parts of the crystal
+            of equal volume, whose intensities are averaged; None for a perfect crystal.
         curve_effects: each changes rocking curves: (curves (B, R, n), batch) -> (B, R, n).
         intensity_effects: each changes parts of integrated intensities: (values (P,), parts) -> (P,).
     """
@@ -69,6 +71,7 @@ class PhysicalModels:
     absorption: (
         Callable[[AtomicParameters, CrystalPotential, torch.Tensor], torch.Tensor] | None
     ) = None
+    spread: Callable[[], torch.Tensor] | None = None
     curve_effects: Sequence[Callable[[torch.Tensor, BlockBatch], torch.Tensor]] = ()
     intensity_effects: Sequence[Callable[[torch.Tensor, IntensityParts], torch.Tensor]] = ()
 
@@ -157,6 +160,27 @@ class Simulator:
         experiment = np.repeat(np.arange(len(counts)), counts)
         return torch.from_numpy(experiment), torch.from_numpy(np.concatenate(self._segment_phi))
 
+    def overlaps(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The stretches of rotation that blocks and segments have in common.
+
+        Returns:
+            Stretch (P,) of each contribution; experiment (q,) and middle angle (q,) in degrees of
+            each stretch.
+        """
+        n_segments = len(self.segment_positions()[0])
+        keys, index = torch.unique(self._block * n_segments + self._segment, return_inverse=True)
+        block, segment = keys // n_segments, keys % n_segments
+        tilts = torch.tensor([[b.phi[0], b.phi[-1]] for b in self.blocks], dtype=torch.float64)
+        half_widths = [
+            np.full(len(phi), np.diff(phi).mean() / 2 if len(phi) > 1 else np.inf)
+            for phi in self._segment_phi
+        ]
+        half_width = torch.from_numpy(np.concatenate(half_widths))[segment]
+        middle = self.segment_positions()[1][segment]
+        first = torch.maximum(tilts[block, 0], middle - half_width)
+        last = torch.minimum(tilts[block, 1], middle + half_width)
+        return index, self.block_positions()[0][block], (first + last) / 2
+
     def potential(self, atoms: AtomicParameters) -> torch.Tensor:
         """U of the differences between beams, 1/Angstrom^2; the first one is U_0."""
         return self._potential(atoms)
@@ -211,22 +235,24 @@ class Simulator:
         inputs, coupling, wave_number = self._inputs(atoms, self.potential(atoms), models)
 
         def integrate(position: int, part: torch.Tensor) -> torch.Tensor:
-            batch = self.batches[position]
+            batch = inputs[position].batch
             window = batch.pair_weight[:, None].to(part.dtype)
             return (part[batch.pair_block, :, batch.pair_row] * window).sum(-1).double()
 
         def reduce(position: int, nodes: NodeIntensities) -> tuple[torch.Tensor, torch.Tensor]:
             node_weight = inputs[position].weight
-            nodes = _after_effects(nodes, node_weight, models, self.batches[position])
+            nodes = _after_effects(nodes, node_weight, models, inputs[position].batch)
             by_weight = integrate(position, nodes.intensity)
             if nodes.slope is None:
                 return by_weight, torch.zeros_like(by_weight)
-            weight = node_weight[self.batches[position].pair_block]
+            weight = node_weight[inputs[position].batch.pair_block]
             return by_weight, integrate(position, nodes.slope) * weight
 
         parts = propagate_nodes(inputs, coupling, wave_number, self.settings, reduce, slopes)
         tails = parts[0][0].new_zeros(len(self._tail_weight), parts[0][0].shape[1])
-        by_weight, by_thickness = (torch.cat([*column, tails]) for column in zip(*parts))
+        by_weight, by_thickness = (
+            torch.cat([*self._mean_over_crystal(column), tails]) for column in zip(*parts)
+        )
         if not models.intensity_effects:
             return by_weight, by_thickness
         with torch.no_grad():
@@ -257,6 +283,12 @@ class Simulator:
             rotations = rotation_matrices(models.rotation(batch.experiment, batch.phi))
             thickness, weight = models.thickness(batch.experiment, batch.phi_centre)
             inputs.append(BatchInput(batch, rotations @ batch.bases, thickness, weight))
+        if models.spread is not None:
+            inputs = [
+                replace(part, bases=turn @ part.bases)
+                for turn in rotation_matrices(models.spread())
+                for part in inputs
+            ]
         coupling = Coupling(values, self._is_centric and not absorbs, absorbs)
         return inputs, coupling, wave_number
 
@@ -264,7 +296,15 @@ class Simulator:
         self, atoms: AtomicParameters, potential: torch.Tensor, models: PhysicalModels
     ) -> list[torch.Tensor]:
         curves = propagate(*self._inputs(atoms, potential, models), self.settings)
+        curves = self._mean_over_crystal(curves)
         return [models.change_curves(curve, batch) for curve, batch in zip(curves, self.batches)]
+
+    def _mean_over_crystal(self, values: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """One value for each batch from those of the parts of a mosaic crystal (``_inputs``)."""
+        n = len(self.batches)
+        if len(values) == n:
+            return list(values)
+        return [torch.stack(list(values[i::n])).mean(0) for i in range(n)]
 
 
 def _after_effects(

@@ -105,6 +105,15 @@ absorption {
     .type = bool
     .help = "Refine the share or the factor."
 }
+mosaicity {
+  refine = False
+    .type = bool
+    .help = "Refine a spread of orientations within the crystal. The calculation takes four times as"
+            "long."
+  start = 0.05
+    .type = float(value_min=1e-4, value_max=5)
+    .help = "Its standard deviation to start from, in degrees."
+}
 scale {
   variation = 0.05
     .type = float(value_min=1e-4)

@@ -94,6 +94,11 @@ def summary(
         "absorption_ratio": (
             absorption.value if absorption and absorption.model == "proportional" else None
         ),
+        "mosaicity": (
+            None
+            if result.mosaicity is None
+            else {"value": result.mosaicity[0], "su": result.mosaicity[1]}
+        ),
         "effects": _effects(result),
         "convergence": [asdict(row) for row in result.convergence] or None,
         "warnings": list(result.warnings),

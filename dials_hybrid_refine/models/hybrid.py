@@ -15,6 +15,7 @@ from dials_hybrid_refine.models.effects import (
     IntensityEffect,
     checked,
 )
+from dials_hybrid_refine.models.mosaicity import Mosaicity
 from dials_hybrid_refine.models.orientation.base import OrientationModel
 from dials_hybrid_refine.models.structure import StructureModel
 from dials_hybrid_refine.models.thickness.base import ThicknessModel
@@ -34,12 +35,14 @@ class HybridModel(torch.nn.Module):
         orientation: OrientationModel,
         absorption: Absorption | None = None,
         effects: Sequence[Effect] = (),
+        mosaicity: Mosaicity | None = None,
     ) -> None:
         super().__init__()
         self.structure = structure
         self.thickness = thickness
         self.orientation = orientation
         self.absorption = absorption
+        self.mosaicity = mosaicity
         self.effects = torch.nn.ModuleList(effects)
 
     def atoms(self) -> AtomicParameters:
@@ -61,6 +64,7 @@ class HybridModel(torch.nn.Module):
             thickness,
             self.orientation,
             self.absorption,
+            self.mosaicity,
             [checked(effect) for effect in effects if isinstance(effect, CurveEffect)],
             [checked(effect) for effect in effects if isinstance(effect, IntensityEffect)],
         )
@@ -70,5 +74,7 @@ class HybridModel(torch.nn.Module):
         parts = [self.thickness.prior_residuals(), self.orientation.prior_residuals()]
         if self.absorption is not None:
             parts.append(self.absorption.prior_residuals())
+        if self.mosaicity is not None:
+            parts.append(self.mosaicity.prior_residuals())
         parts += [effect.prior_residuals() for effect in self.effects if isinstance(effect, Effect)]
         return torch.cat(parts)

@@ -229,23 +229,24 @@ class Objective:
         result = torch.zeros(len(self._intensity), parts.shape[1], dtype=torch.float64)
         return result.index_add_(0, base.observation, parts * scales[base.segment, None])
 
-    def _gather_by_block(
+    def _gather_by_place(
         self,
         parts: torch.Tensor,
         by_parameter: torch.Tensor,
+        place: torch.Tensor,
         base: Contributions,
         scales: torch.Tensor,
     ) -> torch.Tensor:
-        """The same for derivatives (P, m) by m quantities of each block and those, (b, m, p), by
-        the parameters: summed block by block, without an array of P x p."""
+        """The same for derivatives (P, m) by m quantities of each ``place`` (P,) and
+        those, (b, m, p), by the parameters: summed place by place, without an array of P x p."""
         used = by_parameter.abs().amax((0, 2)) > 0
-        order = torch.argsort(base.block, stable=True)
+        order = torch.argsort(place, stable=True)
         scaled = (parts[:, used] * scales[base.segment, None])[order]
-        counts = torch.bincount(base.block, minlength=len(by_parameter)).tolist()
+        counts = torch.bincount(place, minlength=len(by_parameter)).tolist()
         result = torch.zeros(len(self._intensity), by_parameter.shape[2], dtype=torch.float64)
-        places = base.observation[order].split(counts)
-        for place, part, jacobian in zip(places, scaled.split(counts), by_parameter[:, used]):
-            result.index_add_(0, place, part @ jacobian)
+        rows = base.observation[order].split(counts)
+        for row, part, jacobian in zip(rows, scaled.split(counts), by_parameter[:, used]):
+            result.index_add_(0, row, part @ jacobian)
         return result
 
     def _differences(
@@ -285,7 +286,7 @@ class Objective:
         moving = bool(by_parameter[:, by_parameter.shape[1] // 2 :].any())
         by_weight, by_thickness = self.simulator.thickness_derivatives(atoms, models, moving)
         parts = torch.cat([by_weight, by_thickness], dim=1)
-        return self._gather_by_block(parts, by_parameter, base, scales)
+        return self._gather_by_place(parts, by_parameter, base.block, base, scales)
 
     def _orientation_columns(
         self,
@@ -303,10 +304,10 @@ class Objective:
         for axis in torch.eye(3, dtype=torch.float64):
             turned = replace(models, rotation=_offset_rotation(models.rotation, step * axis))
             parts.append((self.simulator(atoms, turned).value - base.value) / step)
-        experiment, phi = self.simulator.block_positions()
-
+        # taken as constant within a stretch: that of one frame where frames are segments
+        place, experiment, phi = self.simulator.overlaps()
         by_parameter = _jacobian(lambda: module(experiment, phi[:, None])[:, 0], parameters)
-        return self._gather_by_block(torch.stack(parts, dim=1), by_parameter, base, scales)
+        return self._gather_by_place(torch.stack(parts, dim=1), by_parameter, place, base, scales)
 
 
 def _evaluation(

@@ -27,6 +27,7 @@ from dials_hybrid_refine.models.choose import (
 )
 from dials_hybrid_refine.models.effects import NamedEffect
 from dials_hybrid_refine.models.hybrid import HybridModel
+from dials_hybrid_refine.models.mosaicity import Mosaicity
 from dials_hybrid_refine.models.structure import RefinedParameters, StructureModel
 from dials_hybrid_refine.models.thickness.constant import ConstantThickness
 from dials_hybrid_refine.refinement.convergence import (
@@ -80,8 +81,9 @@ class BeamOptions:
 class RefinementOptions:
     """Everything a refinement can be told, beside its data.
 
-    ``thickness_start`` (Angstrom) stands for the first scan for the basin. ``scale_variation`` is the
-    prior on the relative change of scale over one degree.
+    ``thickness_start`` (Angstrom) stands for the first scan for the basin. ``mosaicity`` is where its
+    standard deviation starts, in degrees; None: a perfect crystal. ``scale_variation`` is the prior on
+    the relative change of scale over one degree.
     """
 
     thickness: ThicknessOptions = field(default_factory=ThicknessOptions)
@@ -90,6 +92,7 @@ class RefinementOptions:
     orientation: OrientationOptions = field(default_factory=OrientationOptions)
     structure: RefinedParameters = field(default_factory=RefinedParameters)
     absorption: AbsorptionOptions = field(default_factory=AbsorptionOptions)
+    mosaicity: float | None = None
     scale_variation: float = 0.05
     weighting: Weighting = field(default_factory=Weighting)
     held_out_fraction: float = 0.05
@@ -131,6 +134,7 @@ def run_refinement(
         orientation_model(options.orientation, phi_ranges),
         absorption_model(options.absorption),
         [named.effect for named in effects],
+        Mosaicity(options.mosaicity) if options.mosaicity is not None else None,
     )
     held_out = choose_held_out(observations.unique_index, options.held_out_fraction, options.seed)
     data = Dataset(scans, observations, held_out)

@@ -110,6 +110,7 @@ class Result:
         weight: shape (n,), 1 / variance in the loss (also of reflections not used).
         residual: shape (n,), (I_o - I_c) sqrt(weight) over their robust spread.
         absorption: its strength, or None without absorption.
+        mosaicity: standard deviation of orientations in degrees and its s.u., or None without.
         convergence: what raising the limits of the calculation does; empty if not asked for.
         effects: what the effects of other packages report.
         warnings: sentences about parameters that came out unphysical.
@@ -130,6 +131,7 @@ class Result:
     history: tuple[Iteration, ...]
     timing: Timing
     absorption: AbsorptionStrength | None = None
+    mosaicity: tuple[float, float | None] | None = None
     convergence: tuple[ConvergenceRow, ...] = ()
     warnings: tuple[str, ...] = ()
     effects: tuple[EffectValues, ...] = ()

@@ -65,20 +65,27 @@ def absorption_strength(model: HybridModel, covariance: _Array) -> AbsorptionStr
     """The strength of the model's absorption, None without.
 
     Args:
-        covariance: shape (p, p), of all refined numbers. The s.u. is the value times that of its
-            logarithm, which is what is refined.
+        covariance: shape (p, p), of all refined numbers.
     """
     absorption = model.absorption
     if not isinstance(absorption, ScaledAbsorption):
         return None
-    value, logarithm = absorption.strength.item(), absorption.log_strength
+    value, su = _exponential(model, absorption.log_strength, covariance)
+    return AbsorptionStrength(absorption.name, value, su)
+
+
+def _exponential(
+    model: HybridModel, logarithm: torch.nn.Parameter, covariance: _Array
+) -> tuple[float, float | None]:
+    """A quantity and its s.u. (None if it was not refined) from its logarithm, one of the model's
+    parameters: the value times the s.u. of the logarithm."""
+    value = logarithm.exp().item()
     if not logarithm.requires_grad:
-        return AbsorptionStrength(absorption.name, value, None)
+        return value, None
     refined = [p for p in model.parameters() if p.requires_grad]
     place = [p is logarithm for p in refined].index(True)
     column = sum(p.numel() for p in refined[:place])
-    su = value * float(np.sqrt(max(0.0, covariance[column, column])))
-    return AbsorptionStrength(absorption.name, value, su)
+    return value, value * float(np.sqrt(max(0.0, covariance[column, column])))
 
 
 def summarise(
@@ -159,5 +166,8 @@ def summarise(
             n_beams_max=max(beams),
         ),
         absorption=absorption_strength(model, covariance),
+        mosaicity=_exponential(model, model.mosaicity.log_width, covariance)
+        if model.mosaicity is not None
+        else None,
         effects=effect_values(effects, objective.parameters(), normal, final.chi_square / freedom),
     )

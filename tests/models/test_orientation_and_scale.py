@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy.interpolate import CubicHermiteSpline
 
+from dials_hybrid_refine.models.orientation.per_frame import PerFrameOrientation
 from dials_hybrid_refine.models.orientation.smooth import SmoothOrientation
 from dials_hybrid_refine.models.scale import solve_scales
 
@@ -102,3 +103,24 @@ def test_the_prior_fills_in_blocks_without_reflections() -> None:
     found = solve_scales(design, design @ scales, weight, 1e-6 * difference.T @ difference)
     assert float(found[2]) == pytest.approx(float(found[1] + found[3]) / 2, rel=1e-5)
     torch.testing.assert_close(found[[0, 1, 3, 4]], scales[[0, 1, 3, 4]], rtol=1e-4, atol=0)
+
+
+def test_each_frame_has_an_orientation_of_its_own() -> None:
+    """Frames of 2 degrees from the first angle of each scan, nothing in between."""
+    model = PerFrameOrientation([(-50.0, 50.0), (0.0, 40.0)], frame_width=2.0)
+    assert model.frames.shape == (2, 50, 3)
+    with torch.no_grad():
+        model.frames[0, 3] = torch.tensor([1.0, -2.0, 0.5])
+        model.frames[1, 19] = torch.tensor([0.0, 0.0, 4.0])
+    phi = torch.tensor([[-44.001, -43.999, -42.001, -41.999], [37.9, 38.1, 40.0, 41.0]]).double()
+    found = model(torch.tensor([0, 1]), phi).detach().numpy() / UNIT
+    turned = [1.0, -2.0, 0.5]
+    np.testing.assert_allclose(found[0], [[0, 0, 0], turned, turned, [0, 0, 0]])
+    np.testing.assert_allclose(found[1, :, 2], [0, 4, 4, 4])
+
+
+def test_prior_of_free_frames() -> None:
+    model = PerFrameOrientation([(0.0, 10.0)], expected_size=0.1)
+    with torch.no_grad():
+        model.frames[0, :, 0] = 2.0  # 0.1 degrees in each of the 10 frames
+    assert model.prior_residuals().square().sum().item() == pytest.approx(10)

@@ -19,6 +19,7 @@ class PerFrameOrientation(OrientationModel):
 
     starts: torch.Tensor
     widths: torch.Tensor
+    counts: torch.Tensor
 
     def __init__(
         self,
@@ -40,6 +41,7 @@ class PerFrameOrientation(OrientationModel):
         widths = [length / count for length, count in zip(lengths, counts)]
         self.register_buffer("starts", starts)
         self.register_buffer("widths", torch.tensor(widths, dtype=torch.float64))
+        self.register_buffer("counts", torch.tensor(counts))
         self._expected_size = expected_size / self._UNIT
         self.frames = torch.nn.Parameter(
             torch.zeros(len(counts), max(counts), 3, dtype=torch.float64)
@@ -48,7 +50,7 @@ class PerFrameOrientation(OrientationModel):
     def forward(self, experiment: torch.Tensor, phi: torch.Tensor) -> torch.Tensor:
         experiment = experiment[:, None]
         index = torch.floor((phi - self.starts[experiment]) / self.widths[experiment]).long()
-        index = index.clamp(0, self.frames.shape[1] - 1)
+        index = torch.minimum(index.clamp_min(0), self.counts[experiment] - 1)
         return self.frames[experiment, index] * (self._UNIT * torch.pi / 180)
 
     def prior_residuals(self) -> torch.Tensor:
