@@ -16,6 +16,8 @@ from dials_hybrid_refine.models.hybrid import HybridModel
 from dials_hybrid_refine.models.structure import unphysical_parameters
 from dials_hybrid_refine.refinement.convergence import ConvergenceRow
 from dials_hybrid_refine.refinement.dataset import Dataset
+from dials_hybrid_refine.refinement.frame_statistics import FrameStatistics, frame_statistics
+from dials_hybrid_refine.refinement.frames import FrameFilter, Frames, frame_members
 from dials_hybrid_refine.refinement.objective import GaussNewton, Objective
 from dials_hybrid_refine.refinement.refine import Refinement
 from dials_hybrid_refine.refinement.result import Profiles, Result, Statistics, Timing
@@ -56,6 +58,19 @@ def _structure_covariance(
     return np.asarray(jacobian.T @ independent @ jacobian)
 
 
+def _frame_statistics(
+    data: Dataset,
+    frames: Frames,
+    limits: FrameFilter,
+    calculated: _Array,
+    rejected: NDArray[np.bool_],
+) -> FrameStatistics:
+    members = frame_members(frames, data.scans, data.observations, limits)
+    return frame_statistics(
+        frames, limits, members, data.observations, calculated, data.held_out, rejected
+    )
+
+
 def summarise(
     refinement: Refinement,
     data: Dataset,
@@ -63,6 +78,8 @@ def summarise(
     settings: PropagationSettings,
     setup_seconds: float,
     coarse: BeamSelection,
+    frames: Frames,
+    frame_filter: FrameFilter,
     convergence: Sequence[ConvergenceRow] = (),
 ) -> Result:
     """The Result of a refinement that has run.
@@ -80,7 +97,7 @@ def summarise(
     normal = refinement.gauss_newton(coarse)
     n_effective = normal.effective_parameters()
     freedom = max(1.0, float(used.sum()) - n_effective)
-    calculated = final.calculated.numpy()
+    calculated = data.comparable(final.calculated.numpy(), weighting.instability)
     variance = variances(observations.intensity, observations.sigma, weighting.instability)
     residual = (observations.intensity - calculated) / np.sqrt(variance)
     integrated = final.design.sum(1).numpy()
@@ -93,6 +110,8 @@ def summarise(
         used=agreement(*subset(used), n_effective),
         merged=merged_agreement(*subset(used), scale[used], observations.unique_index[used]),
         held_out=agreement(*subset(data.held_out)),
+        held_out_by="reflections" if data.held_out_stretch is None else "frames",
+        frames=_frame_statistics(data, frames, frame_filter, calculated, state.rejected),
         n_rejected=int(state.rejected.sum()),
         n_parameters=sum(p.numel() for p in objective.parameters()) + len(final.scales),
         n_parameters_effective=n_effective,
