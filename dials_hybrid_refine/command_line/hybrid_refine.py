@@ -62,6 +62,7 @@ from dials_hybrid_refine.io.effect_plugins import (
 )
 from dials_hybrid_refine.io.experiments import scan_geometry
 from dials_hybrid_refine.io.output_files import check_outputs, write_atomically
+from dials_hybrid_refine.io.pets_frames import pets_frames
 from dials_hybrid_refine.io.refine_phil import REFINE_PHIL
 from dials_hybrid_refine.io.refined_cif import CifContext, refined_cif
 from dials_hybrid_refine.io.refined_experiments import with_orientation_correction
@@ -76,6 +77,7 @@ from dials_hybrid_refine.io.structure import StructureFile, read_structure
 from dials_hybrid_refine.io.summary_json import InputFiles, as_text, input_files, summary
 from dials_hybrid_refine.io.symmetry import check_compatible, unique_indices
 from dials_hybrid_refine.models.effects import EffectContext
+from dials_hybrid_refine.refinement.frames import Frames, choose_frames
 from dials_hybrid_refine.refinement.program import (
     STEPS_BEFORE_RESCAN,
     run_refinement,
@@ -148,6 +150,16 @@ def read_input(command: CommandInput) -> InputData:
         exclusion,
         input_files([expt], [refl], cif),
     )
+
+
+def virtual_frames(params: Any, data: InputData) -> Frames:
+    """The frames of the statistics, of the PETS2 file that was imported or regular ones.
+
+    Raises:
+        ValueError: for parameters that do not suit the data.
+    """
+    angles = auto(params.frames.semi_angle), auto(params.frames.step)
+    return choose_frames(pets_frames(data.table), [data.scan.phi_range], *angles)
 
 
 @contextmanager
@@ -275,6 +287,7 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
         data = read_input(command)
         options = refinement_options(command.params)
         effects = make_effects(plugins, command.params, EffectContext([data.scan]))
+        frames = virtual_frames(command.params, data)
         most = (
             STEPS_BEFORE_RESCAN
             + options.schedule.coarse_steps
@@ -293,6 +306,7 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
                 Controls(observer, should_stop),
                 data.model.shelx_constraints,
                 effects,
+                frames=frames,
             )
         log_result(result)
         write_output(command.params, data, result)

@@ -17,6 +17,7 @@ from dials_hybrid_refine.models.choose import (
     ThicknessOptions,
 )
 from dials_hybrid_refine.models.structure import RefinedParameters
+from dials_hybrid_refine.refinement.frames import FrameFilter
 from dials_hybrid_refine.refinement.program import (
     BeamOptions,
     RefinementOptions,
@@ -84,6 +85,9 @@ def refinement_options(params: Any) -> RefinementOptions:
             params.weighting.max_rejected,
         ),
         held_out_fraction=params.held_out.fraction,
+        held_out_by=params.held_out.by,
+        held_out_width=params.held_out.frame_width,
+        frame_filter=FrameFilter(params.frames.rsg, params.frames.dsg),
         seed=params.seed,
         schedule=Schedule(
             coarse_steps=params.refinement.coarse_steps,

@@ -49,6 +49,11 @@ class ScanGeometry:
         columns = [np.interp(phi, self.phi_points, flat[:, i]) for i in range(9)]
         return np.stack(columns, axis=-1).reshape(*phi.shape, 3, 3)
 
+    def rotation_axes(self, phi: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Unit vectors S(phi) e of the axis e at angles phi (degrees) of shape (n,); (n, 3)."""
+        settings = self._interpolate(self.setting_rotations, np.asarray(phi, dtype=float))
+        return np.asarray(settings @ self.rotation_axis)
+
     def reciprocal_bases(self, phi: NDArray[np.float64]) -> NDArray[np.float64]:
         """Matrices G with g = G h at angles phi (degrees) of shape (n,); shape (n, 3, 3)."""
         phi = np.asarray(phi, dtype=float)

@@ -102,6 +102,8 @@ class PetsObservations:
         phi_start, phi_end: shape (n,), the window over which the intensity was integrated.
         first_frame, n_frames: shape (n,), number of the first frame that lists the measurement,
             and how many do.
+        frame_phi, frame_semi_angle: shape (n,), of that frame: scan angle of the middle and
+            semi-angle in degrees.
         no_passage: number of measurements left out because the reflection crosses the Ewald
             sphere nowhere near.
     """
@@ -114,6 +116,8 @@ class PetsObservations:
     phi_end: NDArray[np.float64]
     first_frame: NDArray[np.int64]
     n_frames: NDArray[np.int64]
+    frame_phi: NDArray[np.float64]
+    frame_semi_angle: NDArray[np.float64]
     no_passage: int
 
     def __len__(self) -> int:
@@ -169,6 +173,8 @@ def whole_passages(
         phi_end=phi[found] + half,
         first_frame=data.frames.number[data.frame[first[found]]],
         n_frames=n_frames[found],
+        frame_phi=sweep.centres[data.frame[first[found]]],
+        frame_semi_angle=data.frames.semi_angle[data.frame[first[found]]],
         no_passage=int((~found).sum()),
     )
 
@@ -215,6 +221,8 @@ def ranges_of_frames(data: PetsData, sweep: Sweep) -> PetsObservations:
         phi_end=centre + half,
         first_frame=data.frames.number[frame],
         n_frames=np.ones(len(frame), dtype=np.int64),
+        frame_phi=centre,
+        frame_semi_angle=half,
         no_passage=int((~found).sum()),
     )
 
@@ -247,6 +255,8 @@ def reflection_table(
     table["partiality"] = flex.double(n, 1.0)
     table["pets_frame"] = flex.int(observations.first_frame.astype(np.int32))
     table["pets_n_frames"] = flex.int(observations.n_frames.astype(np.int32))
+    table["pets_frame_phi"] = flex.double(np.ascontiguousarray(observations.frame_phi))
+    table["pets_semi_angle"] = flex.double(np.ascontiguousarray(observations.frame_semi_angle))
     everything = flex.bool(n, True)
     for flag in ("predicted", "integrated_prf", "integrated_sum"):
         table.set_flags(everything, getattr(table.flags, flag))

@@ -154,6 +154,31 @@ held_out {
     .type = float(value_min=0, value_max=0.5)
     .help = "Share of the reflections, with all their symmetry mates, that is never refined"
             "against and shows whether the fit is honest."
+  by = *reflections frames
+    .type = choice
+    .help = "reflections: unique ones, which shows whether the structure is overfitted. frames: all"
+            "in stretches of the scan, which shows whether thickness and orientation are."
+  frame_width = 2.0
+    .type = float(value_min=0.1)
+    .help = "Degrees of rotation in such a stretch."
+    .expert_level = 1
+}
+frames {
+  semi_angle = Auto
+    .type = float(value_min=0.01)
+    .help = "Half the range (degrees) of the virtual frames for which R factors are given as other"
+            "programs do. Auto: that of the PETS2 file, or 1."
+  step = Auto
+    .type = float(value_min=0.01)
+    .help = "Degrees between virtual frames. Auto: as in the PETS2 file, or 1."
+  rsg = 0.66
+    .type = float(value_min=1e-3, value_max=1)
+    .help = "A reflection counts in a frame if its excitation error in the middle is less than this"
+            "share of the most by which it can change until the end."
+  dsg = 0.0015
+    .type = float(value_min=0)
+    .help = "A reflection counts in a frame if its excitation error can change by that much"
+            "(1/Angstrom) more than is needed to reach zero."
 }
 refinement {
   max_cycles = 6

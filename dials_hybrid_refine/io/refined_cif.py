@@ -140,14 +140,19 @@ def _formula(structure: xray.structure) -> str:
 
 
 def _details(result: Result) -> str:
-    statistics = result.statistics
+    statistics, frames = result.statistics, result.statistics.frames
     lines = [
         f"Refined against unmerged integrated intensities; status {result.status}.",
         f"{statistics.n_rejected} reflections rejected as outliers.",
         f"Effective number of parameters under the priors: {statistics.n_parameters_effective:.1f}.",
-        f"Held out: {statistics.held_out.n_reflections} reflections, "
+        f"Held out: {statistics.held_out.n_reflections} reflections, by {statistics.held_out_by}, "
         f"R_obs {_number(statistics.held_out.r_obs)}.",
-        f"Merged: MR_obs {_number(statistics.merged.mr_obs)}, MR_all {_number(statistics.merged.mr_all)}.",
+        f"Merged: MR_obs {_number(statistics.merged.mr_obs)}, MR_all {_number(statistics.merged.mr_all)}, "
+        f"MwR_all {_number(statistics.merged.mwr_all)}.",
+        f"Means of {frames.all.n_frames} virtual frames: R_obs {_number(frames.all.r_obs_mean)}, "
+        f"wR2 {_number(frames.all.wr2_mean)} ({frames.all.n_observed} observed of "
+        f"{frames.all.n_reflections}; semi-angle {frames.frames.typical_semi_angle:g} degrees, "
+        f"rsg {frames.limits.rsg:g}, dsg {frames.limits.dsg:g} 1/Angstrom).",
     ]
     lines += [f"Warning: {warning}." for warning in result.warnings]
     return "\n".join([*lines, "Definitions:", *(f"{text}." for text in DEFINITIONS.values())])

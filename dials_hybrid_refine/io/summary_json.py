@@ -15,6 +15,7 @@ import numpy as np
 from cctbx import adptbx
 
 from dials_hybrid_refine import __version__
+from dials_hybrid_refine.refinement.frame_statistics import FrameStatistics
 from dials_hybrid_refine.refinement.result import Result
 from dials_hybrid_refine.refinement.statistics import DEFINITIONS
 
@@ -68,8 +69,11 @@ def summary(
             "n_parameters_effective": statistics.n_parameters_effective,
             "mr_obs": statistics.merged.mr_obs,
             "mr_all": statistics.merged.mr_all,
+            "mwr_all": statistics.merged.mwr_all,
             "r_obs_held_out": statistics.held_out.r_obs,
             "n_held_out": statistics.held_out.n_reflections,
+            "held_out_by": statistics.held_out_by,
+            "frames": _frame_means(statistics.frames),
             "loss_start": statistics.loss_start,
             "loss_final": statistics.loss_final,
             "n_iterations": statistics.n_iterations,
@@ -89,6 +93,14 @@ def summary(
         "scale": [
             {"experiment": e, "phi": p, "scale": k}
             for e, p, k in zip(profiles.experiment, profiles.phi, profiles.scale)
+        ],
+        "frames": [
+            {"experiment": e, "phi": p, **asdict(row)}
+            for e, p, row in zip(
+                statistics.frames.frames.experiment,
+                statistics.frames.frames.phi,
+                statistics.frames.rows,
+            )
         ],
         "absorption": None if absorption is None else asdict(absorption),
         "absorption_ratio": (
@@ -123,6 +135,21 @@ def _effects(result: Result) -> list[dict[str, Any]]:
         }
         for effect in result.effects
     ]
+
+
+def _frame_means(statistics: FrameStatistics) -> dict[str, Any]:
+    frames, used, held_out = statistics.frames, statistics.used, statistics.held_out
+    return {
+        **asdict(statistics.all),
+        "r_obs_mean_used": used.r_obs_mean,
+        "wr2_mean_used": used.wr2_mean,
+        "r_obs_mean_held_out": held_out.r_obs_mean,
+        "wr2_mean_held_out": held_out.wr2_mean,
+        "n_observed_held_out": held_out.n_observed,
+        **asdict(statistics.limits),
+        "semi_angle": frames.typical_semi_angle,
+        "step": frames.typical_step,
+    }
 
 
 def _structure(result: Result) -> dict[str, Any]:

@@ -18,15 +18,37 @@ from dials_hybrid_refine.diffraction.scan import ScanGeometry
 from dials_hybrid_refine.diffraction.simulator import Simulator
 from dials_hybrid_refine.models.hybrid import HybridModel
 from dials_hybrid_refine.models.structure import composition_of
+from dials_hybrid_refine.refinement.held_out import with_own_scales
+from dials_hybrid_refine.refinement.weights import variances
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """The data of a refinement: the geometry of each experiment and all observations."""
+    """The data of a refinement: the geometry of each experiment and all observations.
+
+    Attributes:
+        held_out: shape (n,), observations that are set aside.
+        held_out_stretch: shape (n,), number of the stretch of the scan an observation is set
+            aside with, -1 for others; None: unique reflections are set aside.
+    """
 
     scans: Sequence[ScanGeometry]
     observations: Observations
     held_out: NDArray[np.bool_]
+    held_out_stretch: NDArray[np.int64] | None = None
+
+    def comparable(
+        self, calculated: NDArray[np.float64], instability: float
+    ) -> NDArray[np.float64]:
+        """Calculated intensities (n,), stretches that are held out each on a scale of its own.
+
+        ``instability``: of ``weights.Weighting``.
+        """
+        if self.held_out_stretch is None:
+            return calculated
+        data = self.observations
+        weight = 1 / variances(data.intensity, data.sigma, instability)
+        return with_own_scales(calculated, data.intensity, weight, self.held_out_stretch)
 
 
 def build_simulator(

@@ -36,7 +36,12 @@ from dials_hybrid_refine.refinement.convergence import (
     convergence_rows,
 )
 from dials_hybrid_refine.refinement.dataset import Dataset, build_simulator
-from dials_hybrid_refine.refinement.held_out import choose_held_out
+from dials_hybrid_refine.refinement.frames import FrameFilter, Frames, choose_frames
+from dials_hybrid_refine.refinement.held_out import (
+    choose_held_out,
+    choose_held_out_stretches,
+    scan_stretches,
+)
 from dials_hybrid_refine.refinement.refine import (
     Controls,
     Refinement,
@@ -83,7 +88,8 @@ class RefinementOptions:
 
     ``thickness_start`` (Angstrom) stands for the first scan for the basin. ``mosaicity`` is where its
     standard deviation starts, in degrees; None: a perfect crystal. ``scale_variation`` is the prior on
-    the relative change of scale over one degree.
+    the relative change of scale over one degree. ``held_out_by``: "reflections" (unique ones) or
+    "frames" (stretches of the scan, ``held_out_width`` degrees wide).
     """
 
     thickness: ThicknessOptions = field(default_factory=ThicknessOptions)
@@ -96,6 +102,9 @@ class RefinementOptions:
     scale_variation: float = 0.05
     weighting: Weighting = field(default_factory=Weighting)
     held_out_fraction: float = 0.05
+    held_out_by: str = "reflections"
+    held_out_width: float = 2.0
+    frame_filter: FrameFilter = field(default_factory=FrameFilter)
     seed: int = 0
     schedule: Schedule = field(default_factory=Schedule)
     propagation: PropagationSettings = field(default_factory=PropagationSettings)
@@ -111,6 +120,7 @@ def run_refinement(
     controls: Controls | None = None,
     shelx_constraints: Sequence[Any] = (),
     effects: Sequence[NamedEffect] = (),
+    frames: Frames | None = None,
 ) -> Result:
     """Refine a structure and the unknowns of the experiment together.
 
@@ -122,9 +132,11 @@ def run_refinement(
         controls: who hears of each step and may stop the refinement.
         shelx_constraints: constraints of ``smtbx.refinement.constraints``.
         effects: further experimental effects, refined with the rest.
+        frames: virtual frames for the statistics; None: regular ones.
 
     Raises:
-        ValueError: for too few reflections, or data that no beam of the calculation reaches.
+        ValueError: for too few reflections or stretches of the scan, or data that no beam of the
+            calculation reaches.
     """
     started = time.monotonic()
     phi_ranges = [scan.phi_range for scan in scans]
@@ -136,9 +148,8 @@ def run_refinement(
         [named.effect for named in effects],
         Mosaicity(options.mosaicity) if options.mosaicity is not None else None,
     )
-    held_out = choose_held_out(observations.unique_index, options.held_out_fraction, options.seed)
-    data = Dataset(scans, observations, held_out)
-    _check_amount(int((~held_out).sum()), model.structure.n_parameters)
+    data = _set_aside(scans, observations, options)
+    _check_amount(int((~data.held_out).sum()), model.structure.n_parameters)
     g_data = _largest_g(scans, observations)
     coarse = coarse_selection(g_data)
     _, spread = _start_thickness(model, data, options, coarse, phi_ranges, options.thickness_start)
@@ -170,9 +181,28 @@ def run_refinement(
         options.propagation,
         setup_seconds,
         coarse,
+        choose_frames(frames, phi_ranges),
+        options.frame_filter,
         convergence,
         effects,
     )
+
+
+def _set_aside(
+    scans: Sequence[ScanGeometry], observations: Observations, options: RefinementOptions
+) -> Dataset:
+    """The data, with the chosen share held out."""
+    fraction, seed = options.held_out_fraction, options.seed
+    if options.held_out_by == "reflections":
+        held_out = choose_held_out(observations.unique_index, fraction, seed)
+        return Dataset(scans, observations, held_out)
+    # by the window's middle, so that all intensities of one frame's range stay together
+    middle = (observations.phi_start + observations.phi_end) / 2
+    stretch = scan_stretches(
+        observations.experiment, middle, [scan.phi_range for scan in scans], options.held_out_width
+    )
+    held_out = choose_held_out_stretches(stretch, fraction, seed)
+    return Dataset(scans, observations, held_out, np.where(held_out, stretch, -1))
 
 
 def _full_selection(

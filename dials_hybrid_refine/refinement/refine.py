@@ -279,7 +279,8 @@ class Refinement:
     def _record(self, stage: str, number: int) -> None:
         evaluation, data = self.state.evaluation, self._data
         assert evaluation is not None and self.state.objective is not None
-        observations, calculated = data.observations, evaluation.calculated.numpy()
+        observations = data.observations
+        calculated = data.comparable(evaluation.calculated.numpy(), self._weighting.instability)
 
         def r_obs(mask: NDArray[np.bool_]) -> float | None:
             return agreement(

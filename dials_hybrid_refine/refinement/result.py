@@ -12,6 +12,7 @@ from cctbx import xray
 from dials_hybrid_refine.diffraction.observations import Observations
 from dials_hybrid_refine.refinement.convergence import ConvergenceRow
 from dials_hybrid_refine.refinement.effect_values import EffectValues
+from dials_hybrid_refine.refinement.frame_statistics import FrameStatistics
 from dials_hybrid_refine.refinement.statistics import Agreement, MergedAgreement
 
 
@@ -37,11 +38,14 @@ class Statistics:
     ``n_parameters_effective`` what remains of them under the priors. ``loss_start`` and
     ``loss_final`` are weighted sums of squares with E = 1 (``weights.Weighting``), which is
     estimated anew on the way. The first is of the coarse calculation before outliers are rejected.
+    ``held_out_by``: "reflections" or "frames".
     """
 
     used: Agreement
     merged: MergedAgreement
     held_out: Agreement
+    held_out_by: str
+    frames: FrameStatistics
     n_rejected: int
     n_parameters: int
     n_parameters_effective: float
@@ -104,7 +108,8 @@ class Result:
         covariance: shape (q, q), of the crystallographic parameters in the order of
             ``structure.parameter_map()`` (ADPs as U*), or None if it could not be had.
         observations: all that passed the filter; held_out, rejected: masks (n,).
-        calculated: shape (n,), on the scale of the observed intensities.
+        calculated: shape (n,), on the scale of the observed intensities; stretches of the scan
+            that are held out each have a scale of their own.
         scale: shape (n,), effective scale of each reflection (calculated intensity over
             integrated fraction of the incident beam); 0 where nothing is calculated.
         weight: shape (n,), 1 / variance in the loss (also of reflections not used).

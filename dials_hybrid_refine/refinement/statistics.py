@@ -26,8 +26,22 @@ DEFINITIONS = {
     "mr_obs": "MR_obs = R_obs of intensities put on a common scale and averaged over symmetry "
     "equivalents (calculated ones likewise), observed means <I> > 3 sigma(<I>)",
     "mr_all": "MR_all = the same over all averaged reflections",
+    "mwr_all": "MwR_all = wR_all of all averaged reflections, sigma(<I>) = sqrt(sum sigma^2) / n",
     "r_obs_held_out": "R_obs over reflections that were never used in the refinement (all "
-    "symmetry mates together) and never tested as outliers",
+    "symmetry mates together, or all of a stretch of the scan, which then gets one scale of its "
+    "own fitted to it with the weights of the loss) and never tested as outliers",
+    "r_obs_mean": "mean R_obs of frames = unweighted mean, over virtual frames with observed "
+    "reflections, of sum |F_o - sqrt(s) F_c| / sum F_o over the frame's reflections with "
+    "I > 3 sigma(I), rejected ones included and held-out ones not; each frame has one scale "
+    "s = sum w^2 I_o I_c / sum w^2 I_c^2 over its reflections with I_o > 0, "
+    "w = 1 / sqrt(sigma_F^2 + (0.01 F_o)^2). A reflection counts in each frame in the middle of "
+    "which |S| / dS < rsg and dS - |S| > dsg, S its excitation error, dS its distance from the "
+    "rotation axis times the semi-angle",
+    "wr2_mean": "mean wR2 of frames = the same of "
+    "sqrt(sum w^2 (s I_c - I_o)^2 / sum w^2 I_o^2) over the frame's reflections with I_o > 0",
+    "r_obs_mean_used": "means of frames without rejected reflections, and those of held-out "
+    "reflections: the same over these; held-out ones with the scale that the other "
+    "reflections of their frame give it, where there are any",
 }
 
 
@@ -49,6 +63,7 @@ class MergedAgreement:
 
     mr_obs: float | None
     mr_all: float | None
+    mwr_all: float | None
 
 
 def amplitudes(
@@ -123,4 +138,4 @@ def merged_agreement(
         np.sqrt(total((sigma[usable] / k) ** 2)) / counts,
         total(calculated[usable] / k) / counts,
     )
-    return MergedAgreement(merged.r_obs, merged.r_all)
+    return MergedAgreement(merged.r_obs, merged.r_all, merged.wr_all)

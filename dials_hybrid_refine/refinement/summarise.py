@@ -17,6 +17,8 @@ from dials_hybrid_refine.models.structure import unphysical_parameters
 from dials_hybrid_refine.refinement.convergence import ConvergenceRow
 from dials_hybrid_refine.refinement.dataset import Dataset
 from dials_hybrid_refine.refinement.effect_values import effect_values
+from dials_hybrid_refine.refinement.frame_statistics import FrameStatistics, frame_statistics
+from dials_hybrid_refine.refinement.frames import FrameFilter, Frames, frame_members
 from dials_hybrid_refine.refinement.objective import Objective
 from dials_hybrid_refine.refinement.refine import Refinement
 from dials_hybrid_refine.refinement.result import (
@@ -88,6 +90,19 @@ def _exponential(
     return value, value * float(np.sqrt(max(0.0, covariance[column, column])))
 
 
+def _frame_statistics(
+    data: Dataset,
+    frames: Frames,
+    limits: FrameFilter,
+    calculated: _Array,
+    rejected: NDArray[np.bool_],
+) -> FrameStatistics:
+    members = frame_members(frames, data.scans, data.observations, limits)
+    return frame_statistics(
+        frames, limits, members, data.observations, calculated, data.held_out, rejected
+    )
+
+
 def summarise(
     refinement: Refinement,
     data: Dataset,
@@ -95,6 +110,8 @@ def summarise(
     settings: PropagationSettings,
     setup_seconds: float,
     coarse: BeamSelection,
+    frames: Frames,
+    frame_filter: FrameFilter,
     convergence: Sequence[ConvergenceRow] = (),
     effects: Sequence[NamedEffect] = (),
 ) -> Result:
@@ -113,7 +130,7 @@ def summarise(
     normal = refinement.gauss_newton(coarse)
     n_effective = normal.effective_parameters()
     freedom = max(1.0, float(used.sum()) - n_effective)
-    calculated = final.calculated.numpy()
+    calculated = data.comparable(final.calculated.numpy(), weighting.instability)
     variance = variances(observations.intensity, observations.sigma, weighting.instability)
     residual = (observations.intensity - calculated) / np.sqrt(variance)
     integrated = final.design.sum(1).numpy()
@@ -126,6 +143,8 @@ def summarise(
         used=agreement(*subset(used), n_effective),
         merged=merged_agreement(*subset(used), scale[used], observations.unique_index[used]),
         held_out=agreement(*subset(data.held_out)),
+        held_out_by="reflections" if data.held_out_stretch is None else "frames",
+        frames=_frame_statistics(data, frames, frame_filter, calculated, state.rejected),
         n_rejected=int(state.rejected.sum()),
         n_parameters=sum(p.numel() for p in objective.parameters()) + len(final.scales),
         n_parameters_effective=n_effective,

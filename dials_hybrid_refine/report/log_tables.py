@@ -68,6 +68,7 @@ def statistics_table(result: Result) -> str:
     """The figures of merit."""
     statistics = result.statistics
     used, held = statistics.used, statistics.held_out
+    by_frame = statistics.frames
     rows = [
         ["reflections", used.n_reflections, held.n_reflections],
         ["observed, I > 3 sigma", used.n_observed, held.n_observed],
@@ -77,10 +78,24 @@ def statistics_table(result: Result) -> str:
         ["GooF", "-" if used.gof is None else f"{used.gof:.2f}", ""],
         ["MR_obs", _factor(statistics.merged.mr_obs), ""],
         ["MR_all", _factor(statistics.merged.mr_all), ""],
+        ["MwR_all", _factor(statistics.merged.mwr_all), ""],
+        ["mean R_obs of frames", _factor(by_frame.all.r_obs_mean), _factor(by_frame.held_out.r_obs_mean)],
+        ["mean wR2 of frames", _factor(by_frame.all.wr2_mean), _factor(by_frame.held_out.wr2_mean)],
+        ["the same without rejected", f"{_factor(by_frame.used.r_obs_mean)}, {_factor(by_frame.used.wr2_mean)}", ""],
+        ["frames: number", by_frame.all.n_frames, by_frame.held_out.n_frames],
+        ["frames: reflections (observed)", *(f"{m.n_reflections} ({m.n_observed})" for m in (by_frame.all, by_frame.held_out))],
+        ["held out by", "", statistics.held_out_by],
         ["rejected as outliers", statistics.n_rejected, ""],
         ["parameters (effective)", f"{statistics.n_parameters} ({statistics.n_parameters_effective:.0f})", ""],
     ]  # fmt: skip
-    return tabulate(rows, ["", "used", "held out"])
+    limits = by_frame.limits
+    return "\n".join(
+        [
+            tabulate(rows, ["", "used", "held out"]),
+            f"Virtual frames: semi-angle {by_frame.frames.typical_semi_angle:g} degrees, rsg {limits.rsg:g}, "
+            f"dsg {limits.dsg:g} 1/Angstrom",
+        ]
+    )
 
 
 def definitions() -> str:

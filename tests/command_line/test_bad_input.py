@@ -45,7 +45,7 @@ def stop_before_refinement(monkeypatch):
     """Makes a run with good input end there; returns the arguments of run_refinement."""
     seen = []
 
-    def stop(*arguments):
+    def stop(*arguments, **options):
         seen.append(arguments)
         raise ValueError("the input was good")
 

@@ -31,10 +31,16 @@ KEYS = {
         "n_parameters": COUNT, "r_obs": NUMBER, "r_all": NUMBER, "wr_all": NUMBER, "gof": NUMBER,
         "mr_obs": NUMBER, "mr_all": NUMBER, "r_obs_held_out": NUMBER, "n_held_out": COUNT,
         "loss_start": NUMBER, "loss_final": NUMBER, "n_iterations": COUNT,
+        "mwr_all": NUMBER, "held_out_by": TEXT,
+        "frames": {
+            "n_frames": COUNT, "n_reflections": COUNT, "n_observed": COUNT, "r_obs_mean": NUMBER,
+            "wr2_mean": NUMBER, "r_obs_mean_used": NUMBER, "wr2_mean_used": NUMBER, "rsg": NUMBER,
+            "dsg": NUMBER, "semi_angle": NUMBER, "step": NUMBER,
+        },
     },
     "structure": {"space_group": TEXT, "unit_cell": LIST, "atoms": LIST},
-    "thickness": LIST, "orientation": LIST, "scale": LIST,
-    "absorption": (dict, type(None)),
+    "thickness": LIST, "orientation": LIST, "scale": LIST, "frames": LIST,
+    "absorption": (dict, type(None)), "mosaicity": (dict, type(None)),
     "absolute_structure": (dict, type(None)),
     "timing": {
         "setup_s": NUMBER, "refine_s": NUMBER, "per_iteration_s": NUMBER, "device": TEXT,
@@ -218,7 +224,8 @@ def test_r_factors_follow_from_the_reflections(summary, table):
         np.array([np.sqrt((s[m] ** 2).sum()) / m.sum() for m in members]),
         np.array([c[m].mean() for m in members]),
     )
-    assert_allclose([statistics["mr_obs"], statistics["mr_all"]], merged[:2], rtol=1e-9)
+    found = [statistics[name] for name in ("mr_obs", "mr_all", "mwr_all")]
+    assert_allclose(found, merged[:3], rtol=1e-9)
 
 
 def test_weights(table):

@@ -404,3 +404,20 @@ def test_an_effect_from_outside_the_package_is_refined_with_the_rest() -> None:
     with torch.no_grad():
         effect.strength.zero_()
     assert objective.evaluate().chi_square > 20
+
+
+def test_scales_of_segments_without_used_reflections() -> None:
+    """Between others they lie on a straight line, at the end they are that of the neighbour.
+
+    As for a random walk along the scan, whose prior is all there is for stretches held out.
+    """
+    objective = make_objective(make_model(seed=1), make_model(), noise=1.0)
+    design = objective.evaluate().design
+    for unused in (0, 2, 3):
+        objective.weights[design[:, unused] > 0] = 0
+    assert (objective.weights > 0).sum() > 4
+    scales = objective.evaluate().scales
+    assert abs(scales[4] - scales[1]) > 1e-3 * scales[1]  # noise and the true scales differ
+    line = scales[1] + (scales[4] - scales[1]) * torch.tensor([1 / 3, 2 / 3], dtype=torch.float64)
+    torch.testing.assert_close(scales[2:4], line, rtol=1e-6, atol=0)
+    torch.testing.assert_close(scales[0], scales[1], rtol=1e-6, atol=0)
