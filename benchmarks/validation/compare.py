@@ -71,9 +71,8 @@ def _matched(
     shift = np.zeros(3)
     pairs = _nearest(found, truth, shift)
     for _ in range(3 if len(directions) else 0):
-        # in the axes of the found structure, as operations may turn the direction round
-        back = [np.linalg.solve(_rotation(op), difference) for difference, op in pairs]
-        mean, *_ = np.linalg.lstsq(directions.T, np.mean(back, axis=0), rcond=None)
+        # no operation of the space group changes a free direction
+        mean, *_ = np.linalg.lstsq(directions.T, np.mean([d for d, _ in pairs], axis=0), rcond=None)
         shift = shift + directions.T @ mean
         pairs = _nearest(found, truth, shift)
     return pairs

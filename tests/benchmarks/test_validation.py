@@ -166,6 +166,10 @@ def test_synthetic_truth_is_that_of_the_file(shared: Path) -> None:
     moved = [d for label, d in distances.items() if label != "Pb1"]
     assert np.mean(moved) == pytest.approx(0.0975, abs=0.0005)
     assert np.mean(list(distances.values())) == pytest.approx(0.073, abs=0.0005)
+    far = start_structure(data, Start("far_1", "synthetic_start_1.cif", 0.3, 2.0, 1), paper)
+    moved = [d for label, d in site_deviations(far, truth).items() if label != "Pb1"]
+    assert np.mean(moved) == pytest.approx(0.3, abs=1e-6)
+    assert far.scatterers()[0].u_iso_or_equiv(far.unit_cell()) == pytest.approx(0.05, abs=1e-6)
 
 
 def test_turn_is_smooth_and_as_large_as_said() -> None:
@@ -173,7 +177,7 @@ def test_turn_is_smooth_and_as_large_as_said() -> None:
     turn = SmoothRotation((-50.0, 50.0), 0.2, seed=3).at(phi)
     assert np.linalg.norm(turn, axis=1).max() == pytest.approx(0.2, rel=1e-3)
     # the fastest term has three periods in 100 degrees
-    assert np.abs(np.diff(turn, axis=0)).max() / 0.1 < 0.2 * 2 * np.pi * 3 / 100
+    assert np.abs(np.diff(turn, n=2, axis=0)).max() / 0.1**2 < 0.2 * (2 * np.pi * 3 / 100) ** 2
     assert not np.allclose(turn, SmoothRotation((-50.0, 50.0), 0.2, seed=4).at(phi))
 
 
