@@ -128,16 +128,16 @@ def test_hydrogen_is_apart() -> None:
 
 
 def test_molecule_is_packed_without_overlap() -> None:
-    """Bonds as stated; between molecules no distance below that of a hydrogen bond to C or O."""
+    """Bonds as many as they should be; no more neighbours within 2.2 Angstrom (H...H 2.23, 0.97 of
+    the van der Waals distances) than atoms of the molecule itself have."""
     structure = nitrobenzene()
     assert structure.space_group_info().type().number() == 4
-    assert min(pair for pair in structure.pair_asu_table(1.0).pair_counts() or [0]) == 0
-    counts = structure.pair_asu_table(1.6).pair_counts()
     bonds = {"C": 3, "H": 1, "N": 3, "O": 1}
-    assert list(counts) == [bonds[s.element_symbol()] for s in structure.scatterers()]
-    heavy = structure.select(structure.element_selection("H"), negate=True)
-    within = heavy.pair_asu_table(2.9).pair_counts()  # of one molecule: C-C 2.78, C-O 2.31
-    assert max(within) <= 8
+    neighbours = structure.pair_asu_table(1.6).pair_counts()
+    assert list(neighbours) == [bonds[s.element_symbol()] for s in structure.scatterers()]
+    sites = structure.sites_cart()
+    alone = [sum(0 < (np.subtract(a, b) ** 2).sum() < 2.2**2 for b in sites) for a in sites]
+    assert list(structure.pair_asu_table(2.2).pair_counts()) == alone
 
 
 def test_starts_are_as_far_as_they_say() -> None:
@@ -289,11 +289,8 @@ def test_document_has_medians_outcomes_and_failures(tmp_path: Path) -> None:
     content = json.loads((tmp_path / "validation.json").read_text())
     assert len(content["rows"]) == 7 and content["definitions"] == {"r_obs": "a definition"}
     assert "definitions" not in content["rows"][0]["statistics"]
-    for line in text.splitlines():  # every table is rectangular
-        if line.startswith("| ---"):
-            columns = line.count("|")
-        elif line.startswith("|") and "columns" in locals():
-            assert line.count("|") == columns or "---" not in line
+    for block in text.split("\n\n"):  # every table is rectangular
+        assert len({line.count("|") for line in block.splitlines() if line.startswith("|")}) <= 1
 
 
 def test_document_without_results_and_ranges() -> None:
@@ -353,3 +350,4 @@ def test_commands_run_and_their_errors_are_named(tmp_path: Path) -> None:
     """The real command, with a file that is not there."""
     with pytest.raises(ProgramError, match="dials.import_pets: .*nothing.cif_pets"):
         run_row._run_program("import_pets", ["nothing.cif_pets"], tmp_path, None)
+    assert run_row._run_program("import_pets", ["-h"], tmp_path, 0.0) is False  # out of time
