@@ -16,7 +16,8 @@ from dials_hybrid_refine.models.hybrid import HybridModel
 from dials_hybrid_refine.models.structure import unphysical_parameters
 from dials_hybrid_refine.refinement.convergence import ConvergenceRow
 from dials_hybrid_refine.refinement.dataset import Dataset
-from dials_hybrid_refine.refinement.objective import GaussNewton, Objective
+from dials_hybrid_refine.refinement.objective import Objective
+from dials_hybrid_refine.refinement.profile_uncertainty import thickness_uncertainty
 from dials_hybrid_refine.refinement.refine import Refinement
 from dials_hybrid_refine.refinement.result import Profiles, Result, Statistics, Timing
 from dials_hybrid_refine.refinement.statistics import agreement, merged_agreement
@@ -27,31 +28,35 @@ _Array = NDArray[np.float64]
 logger = logging.getLogger("dials.hybrid_refine.summarise")
 
 
-def _profiles(objective: Objective, model: HybridModel, scales: torch.Tensor) -> Profiles:
+def _profiles(
+    objective: Objective, model: HybridModel, scales: torch.Tensor, covariance: torch.Tensor
+) -> Profiles:
+    """covariance: shape (p, p), of all refined parameters but the scales."""
     experiment, phi = objective.simulator.segment_positions()
     with torch.no_grad():
         distribution = model.thickness(experiment, phi)
         vectors = model.orientation(experiment, phi[:, None])[:, 0]
+    mean_su, std_su = thickness_uncertainty(model, covariance, experiment, phi)
     return Profiles(
         experiment=experiment.numpy(),
         phi=phi.numpy(),
         thickness_mean=distribution.mean().numpy(),
         thickness_std=distribution.standard_deviation().numpy(),
+        thickness_mean_su=mean_su.numpy(),
+        thickness_std_su=std_su.numpy(),
         orientation=np.degrees(vectors.numpy()),
         scale=scales.numpy(),
     )
 
 
-def _structure_covariance(
-    model: HybridModel, normal: GaussNewton, reduced_chi_square: float
-) -> NDArray[np.float64]:
+def _structure_covariance(model: HybridModel, covariance: torch.Tensor) -> NDArray[np.float64]:
     """Covariance of the crystallographic parameters, all others marginalised.
 
-    chi^2 / (N - P) times the structural block of the inverse normal matrix, carried over to the
+    The structural block of the covariance (p, p) of all refined parameters, carried over to the
     crystallographic parameters by smtbx's Jacobian.
     """
     n = model.structure.n_parameters
-    independent = normal.covariance()[:n, :n].numpy() * reduced_chi_square
+    independent = covariance[:n, :n].numpy()
     jacobian = model.structure.jacobian()
     return np.asarray(jacobian.T @ independent @ jacobian)
 
@@ -67,8 +72,8 @@ def summarise(
 ) -> Result:
     """The Result of a refinement that has run.
 
-    Standard uncertainties come from the Gauss-Newton matrix at the final parameters, in the ``coarse``
-    calculation.
+    Standard uncertainties come from chi^2 / (N - P) times the inverse of the Gauss-Newton matrix at the
+    final parameters, in the ``coarse`` calculation.
     """
     state, observations = refinement.state, data.observations
     model, objective = state.model, state.objective
@@ -80,6 +85,7 @@ def summarise(
     normal = refinement.gauss_newton(coarse)
     n_effective = normal.effective_parameters()
     freedom = max(1.0, float(used.sum()) - n_effective)
+    covariance = normal.covariance() * (final.chi_square / freedom)
     calculated = final.calculated.numpy()
     variance = variances(observations.intensity, observations.sigma, weighting.instability)
     residual = (observations.intensity - calculated) / np.sqrt(variance)
@@ -107,7 +113,7 @@ def summarise(
         status=state.status,
         structure=structure,
         warnings=tuple(unphysical_parameters(structure)),
-        covariance=_structure_covariance(model, normal, final.chi_square / freedom),
+        covariance=_structure_covariance(model, covariance),
         observations=observations,
         held_out=data.held_out,
         rejected=state.rejected,
@@ -117,7 +123,7 @@ def summarise(
         residual=residual / residual_spread(residual, used),
         statistics=statistics,
         convergence=tuple(convergence),
-        profiles=_profiles(objective, model, final.scales),
+        profiles=_profiles(objective, model, final.scales, covariance),
         history=tuple(state.history),
         timing=Timing(
             setup_s=setup_seconds,
