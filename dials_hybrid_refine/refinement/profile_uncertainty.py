@@ -1,43 +1,62 @@
-"""How well the thickness profile is known."""
+"""How well the thickness profile is known.
+
+Laplace's approximation: around the minimum the parameters are normally distributed with the covariance
+of the normal equations, and the profile changes linearly with them (delta method). The priors are part
+of the normal matrix: where the data say little the uncertainty is that of the priors.
+"""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import torch
 
 from dials_hybrid_refine.models.hybrid import HybridModel
+from dials_hybrid_refine.models.thickness.base import ThicknessModel
 from dials_hybrid_refine.refinement.jacobian import parameter_jacobian
+from dials_hybrid_refine.refinement.objective import GaussNewton
 
 
-def thickness_uncertainty(
-    model: HybridModel, covariance: torch.Tensor, experiment: torch.Tensor, phi: torch.Tensor
+def thickness_covariance(model: HybridModel, normal: GaussNewton) -> torch.Tensor:
+    """Covariance (q, q) of the thickness model's parameters for unit weight, all others marginalised.
+
+    A network has directions that neither data nor priors see where they are taken, but which a linear
+    extrapolation carries to any thickness. Each parameter is in units in which 1 is a large step (a
+    logarithm, a weight of a network): a normal prior of standard deviation 1 on it keeps the
+    approximation where it can hold.
+    """
+    own = torch.cat(
+        [
+            torch.full((p.numel(),), name.startswith("thickness."))
+            for name, p in model.named_parameters()
+            if p.requires_grad
+        ]
+    )
+    bounded = replace(normal, normal=normal.normal + torch.diag(own.to(normal.normal)))
+    return bounded.covariance()[own][:, own]
+
+
+def profile_uncertainty(
+    thickness: ThicknessModel, covariance: torch.Tensor, experiment: torch.Tensor, phi: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Standard uncertainties of the thickness's mean and standard deviation, each (s,), Angstrom.
 
-    Laplace's approximation: around the minimum the parameters are normally distributed with the
-    covariance C of the normal equations, and mean and standard deviation change linearly with them
-    (delta method), so that their variances are the diagonal of J C J^T, J being their derivatives
-    with respect to the thickness model's parameters. The parameters of all other models and the
-    scales are marginalised by taking the block of C. The priors are part of the normal matrix: where
-    the data say little the uncertainty is that of the priors. It is 0 where a model leaves no
-    freedom, as for the width of a single thickness.
+    The variances are the diagonal of J C J^T, J being the derivatives of mean and standard deviation
+    with respect to the refined parameters. They are 0 where a model leaves no freedom, as for the
+    width of a single thickness.
 
     Args:
-        covariance: shape (p, p), of the refined parameters in the model's order.
+        covariance: shape (q, q), C of the refined parameters of the thickness model.
         experiment, phi: shape (s,), where; phi in degrees.
     """
-    names = [name for name, p in model.named_parameters() if p.requires_grad]
-    sizes = [model.get_parameter(name).numel() for name in names]
-    own = torch.tensor([name.startswith("thickness.") for name in names]).repeat_interleave(
-        torch.tensor(sizes)
-    )
-    parameters = [p for p in model.thickness.parameters() if p.requires_grad]
+    parameters = [p for p in thickness.parameters() if p.requires_grad]
 
     def profile() -> torch.Tensor:
-        distribution = model.thickness(experiment, phi)
+        distribution = thickness(experiment, phi)
         return torch.stack([distribution.mean(), distribution.standard_deviation()])
 
     with torch.no_grad():
         jacobian = parameter_jacobian(profile, parameters)
-    variance = torch.einsum("ksp,pq,ksq->ks", jacobian, covariance[own][:, own], jacobian)
+    variance = torch.einsum("ksp,pq,ksq->ks", jacobian, covariance, jacobian)
     mean, std = variance.clamp_min(0).sqrt()
     return mean, std

@@ -16,8 +16,11 @@ from dials_hybrid_refine.models.hybrid import HybridModel
 from dials_hybrid_refine.models.structure import unphysical_parameters
 from dials_hybrid_refine.refinement.convergence import ConvergenceRow
 from dials_hybrid_refine.refinement.dataset import Dataset
-from dials_hybrid_refine.refinement.objective import Objective
-from dials_hybrid_refine.refinement.profile_uncertainty import thickness_uncertainty
+from dials_hybrid_refine.refinement.objective import GaussNewton, Objective
+from dials_hybrid_refine.refinement.profile_uncertainty import (
+    profile_uncertainty,
+    thickness_covariance,
+)
 from dials_hybrid_refine.refinement.refine import Refinement
 from dials_hybrid_refine.refinement.result import Profiles, Result, Statistics, Timing
 from dials_hybrid_refine.refinement.statistics import agreement, merged_agreement
@@ -31,12 +34,12 @@ logger = logging.getLogger("dials.hybrid_refine.summarise")
 def _profiles(
     objective: Objective, model: HybridModel, scales: torch.Tensor, covariance: torch.Tensor
 ) -> Profiles:
-    """covariance: shape (p, p), of all refined parameters but the scales."""
+    """covariance: shape (q, q), of the thickness model's parameters."""
     experiment, phi = objective.simulator.segment_positions()
     with torch.no_grad():
         distribution = model.thickness(experiment, phi)
         vectors = model.orientation(experiment, phi[:, None])[:, 0]
-    mean_su, std_su = thickness_uncertainty(model, covariance, experiment, phi)
+    mean_su, std_su = profile_uncertainty(model.thickness, covariance, experiment, phi)
     return Profiles(
         experiment=experiment.numpy(),
         phi=phi.numpy(),
@@ -49,14 +52,16 @@ def _profiles(
     )
 
 
-def _structure_covariance(model: HybridModel, covariance: torch.Tensor) -> NDArray[np.float64]:
+def _structure_covariance(
+    model: HybridModel, normal: GaussNewton, reduced_chi_square: float
+) -> NDArray[np.float64]:
     """Covariance of the crystallographic parameters, all others marginalised.
 
-    The structural block of the covariance (p, p) of all refined parameters, carried over to the
+    chi^2 / (N - P) times the structural block of the inverse normal matrix, carried over to the
     crystallographic parameters by smtbx's Jacobian.
     """
     n = model.structure.n_parameters
-    independent = covariance[:n, :n].numpy()
+    independent = normal.covariance()[:n, :n].numpy() * reduced_chi_square
     jacobian = model.structure.jacobian()
     return np.asarray(jacobian.T @ independent @ jacobian)
 
@@ -85,7 +90,8 @@ def summarise(
     normal = refinement.gauss_newton(coarse)
     n_effective = normal.effective_parameters()
     freedom = max(1.0, float(used.sum()) - n_effective)
-    covariance = normal.covariance() * (final.chi_square / freedom)
+    reduced_chi_square = final.chi_square / freedom
+    of_thickness = thickness_covariance(model, normal) * reduced_chi_square
     calculated = final.calculated.numpy()
     variance = variances(observations.intensity, observations.sigma, weighting.instability)
     residual = (observations.intensity - calculated) / np.sqrt(variance)
@@ -113,7 +119,7 @@ def summarise(
         status=state.status,
         structure=structure,
         warnings=tuple(unphysical_parameters(structure)),
-        covariance=_structure_covariance(model, covariance),
+        covariance=_structure_covariance(model, normal, reduced_chi_square),
         observations=observations,
         held_out=data.held_out,
         rejected=state.rejected,
@@ -123,7 +129,7 @@ def summarise(
         residual=residual / residual_spread(residual, used),
         statistics=statistics,
         convergence=tuple(convergence),
-        profiles=_profiles(objective, model, final.scales, covariance),
+        profiles=_profiles(objective, model, final.scales, of_thickness),
         history=tuple(state.history),
         timing=Timing(
             setup_s=setup_seconds,

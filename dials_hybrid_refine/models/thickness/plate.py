@@ -51,5 +51,5 @@ class TiltedPlate(ThicknessModel):
 
 def mean_path(phi_ranges: Sequence[tuple[float, float]]) -> float:
     """Mean over the scans (degrees) of the path through a plate that is flat at 0, of thickness 1."""
-    angles = np.concatenate([np.linspace(first, last, 101) for first, last in phi_ranges])
+    angles = np.concatenate([np.linspace(first, last, 1001) for first, last in phi_ranges])
     return float(_path(torch.from_numpy(np.radians(angles))).mean())
