@@ -115,8 +115,11 @@ def at_start(problem: Problem) -> tuple[Refinement, BeamSelection]:
     index = problem.observations.unique_index
     held_out = choose_held_out(index, options.held_out_fraction, options.seed)
     data = Dataset([problem.scan], problem.observations, held_out)
-    coarse = coarse_selection(program._largest_g(data.scans, data.observations))
-    _, spread = program._start_thickness(model, data, options, coarse, phi_ranges)
+    g_data = program._largest_g(data.scans, data.observations)
+    scan = program._scan(model, data, options, lambda t: coarse_selection(g_data, t))
+    program._set_thickness(model, data, options, *scan.best)
+    coarse = coarse_selection(g_data, scan.best[0])
+    spread = float(np.sqrt(scan.chi_square.min() / (~held_out).sum()))
     limits = (options.propagation, options.weighting, options.scale_variation)
     refinement = Refinement(data, model, *limits, options.schedule, Controls(), spread)
     return refinement, coarse

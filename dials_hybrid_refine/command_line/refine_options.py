@@ -42,7 +42,7 @@ def refinement_options(params: Any) -> RefinementOptions:
     """The options of the refinement from the PHIL parameters.
 
     Raises:
-        ValueError: for a device that is not there.
+        ValueError: for a device that is not there, or options that do not go together.
     """
     thickness, orientation = params.thickness, params.orientation
     return RefinementOptions(
@@ -52,6 +52,7 @@ def refinement_options(params: Any) -> RefinementOptions:
             node_distance=thickness.node_distance,
             resolution=thickness.resolution,
             smoothness=thickness.smoothness,
+            tilt_correction=thickness.tilt_correction,
         ),
         thickness_start=auto(thickness.start),
         beams=BeamOptions(

@@ -40,10 +40,17 @@ structure {
     .help = "Refine the occupancies."
 }
 thickness {
-  model = *neural constant per_image
+  model = *neural neural_mean constant per_image wedge cylinder lens
     .type = choice
     .help = "neural: a distribution that a neural network gives for each rotation angle."
-            "constant: one thickness. per_image: one thickness for each image."
+            "neural_mean: one thickness for each angle, given by a network."
+            "constant: one thickness. per_image: one thickness for each image, with blocks of"
+            "rotation no wider than that. wedge, cylinder, lens: a distribution of the shape's"
+            "thickness, the same at all angles."
+  tilt_correction = False
+    .type = bool
+    .help = "For constant, wedge, cylinder and lens: the crystal is a plate whose thickness grows as"
+            "1/cos(phi - phi_0) as it is tilted. phi_0, where it is normal to the beam, is refined."
   start = Auto
     .type = float(value_min=10)
     .help = "Mean thickness (Angstrom) to start from. Auto: the best of a scan. When the atoms are"
@@ -53,15 +60,16 @@ thickness {
     .help = "Thickest crystal considered (Angstrom). Auto: found by the scan."
   node_distance = 50
     .type = float(value_min=5)
-    .help = "Distance (Angstrom) between the thicknesses of the neural distribution."
+    .help = "Distance (Angstrom) between the thicknesses of the neural distribution, at most; thin"
+            "crystals get less."
     .expert_level = 1
   resolution = 10
     .type = float(value_min=0.5)
-    .help = "Degrees of rotation over which the neural distribution can change."
+    .help = "Degrees of rotation over which the neural models can change."
     .expert_level = 1
   smoothness = 30
     .type = float(value_min=1e-6)
-    .help = "Weight of the prior that keeps the neural distribution smooth."
+    .help = "Weight of the prior that keeps the neural models smooth."
     .expert_level = 1
 }
 orientation {

@@ -81,9 +81,14 @@ def summary(
         },
         "structure": _structure(result),
         "thickness": [
-            {"experiment": e, "phi": p, "mean": m, "std": s}
-            for e, p, m, s in zip(
-                profiles.experiment, profiles.phi, profiles.thickness_mean, profiles.thickness_std
+            {"experiment": e, "phi": p, "mean": m, "std": s, "mean_su": m_su, "std_su": s_su}
+            for e, p, m, s, m_su, s_su in zip(
+                profiles.experiment,
+                profiles.phi,
+                profiles.thickness_mean,
+                profiles.thickness_std,
+                profiles.thickness_mean_su,
+                profiles.thickness_std_su,
             )
         ],
         "orientation": [

@@ -15,8 +15,17 @@ from dials_hybrid_refine.models.orientation.smooth import SmoothOrientation
 from dials_hybrid_refine.models.tabulated_absorption import TabulatedAbsorption
 from dials_hybrid_refine.models.thickness.base import ThicknessModel
 from dials_hybrid_refine.models.thickness.constant import ConstantThickness
+from dials_hybrid_refine.models.thickness.geometric import SHAPES, GeometricThickness
 from dials_hybrid_refine.models.thickness.neural import NeuralThickness
+from dials_hybrid_refine.models.thickness.neural_mean import NeuralMeanThickness
 from dials_hybrid_refine.models.thickness.per_image import PerImageThickness
+from dials_hybrid_refine.models.thickness.plate import TiltedPlate, mean_path
+
+#: models of a crystal that does not change while it turns
+_RIGID = ("constant", *SHAPES)
+
+#: fewest nodes of a geometric model
+_FEWEST_NODES = 12
 
 
 @dataclass(frozen=True)
@@ -24,12 +33,17 @@ class ThicknessOptions:
     """How thickness is modelled.
 
     Attributes:
-        model: "neural", "constant" or "per_image".
+        model: "neural", "neural_mean", "constant", "per_image", "wedge", "cylinder" or "lens".
         largest: thickest node of the neural distribution in Angstrom; None: found from the data.
-        node_distance: between nodes, in Angstrom.
-        resolution: degrees over which the neural distribution can change.
+        node_distance: between nodes, in Angstrom, at most; less for thin crystals.
+        resolution: degrees over which the neural models can change.
         smoothness: weight of its prior.
         relative_change: prior of the per-image model on changes between images.
+        tilt_correction: whether the crystal is a plate whose thickness grows as it is tilted
+            (``TiltedPlate``).
+
+    Raises:
+        ValueError: for a tilt correction of a model that follows the angle by itself.
     """
 
     model: str = "neural"
@@ -38,6 +52,14 @@ class ThicknessOptions:
     resolution: float = 10.0
     smoothness: float = 30.0
     relative_change: float = 0.2
+    tilt_correction: bool = False
+
+    def __post_init__(self) -> None:
+        if self.tilt_correction and self.model not in _RIGID:
+            raise ValueError(
+                f"thickness.tilt_correction=True does not go with thickness.model={self.model}, "
+                f"which follows the angle by itself: choose {', '.join(_RIGID[:-1])} or {_RIGID[-1]}"
+            )
 
 
 @dataclass(frozen=True)
@@ -119,11 +141,30 @@ def thickness_model(
             smoothness=options.smoothness,
             seed=seed,
         )
-    if options.model == "constant":
-        return ConstantThickness(mean, len(phi_ranges))
+    if options.model == "neural_mean":
+        return NeuralMeanThickness(
+            mean,
+            phi_ranges,
+            resolution=options.resolution,
+            smoothness=options.smoothness,
+            seed=seed,
+        )
     if options.model == "per_image":
         return PerImageThickness(mean, phi_ranges, image_width, options.relative_change)
-    raise ValueError(f"there is no thickness model {options.model!r}")
+    if options.model not in _RIGID:
+        raise ValueError(f"there is no thickness model {options.model!r}")
+    if not options.tilt_correction:
+        return _rigid_model(options, mean, len(phi_ranges))
+    flat = _rigid_model(options, mean / mean_path(phi_ranges), len(phi_ranges))
+    return TiltedPlate(flat, len(phi_ranges))
+
+
+def _rigid_model(options: ThicknessOptions, mean: float, n_experiments: int) -> ThicknessModel:
+    if options.model == "constant":
+        return ConstantThickness(mean, n_experiments)
+    thickest = mean / SHAPES[options.model].mean
+    n_nodes = max(_FEWEST_NODES, round(thickest / options.node_distance))
+    return GeometricThickness(options.model, mean, n_nodes, n_experiments)
 
 
 @dataclass(frozen=True)

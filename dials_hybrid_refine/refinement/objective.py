@@ -9,8 +9,7 @@ parameters may take them as constant.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -20,6 +19,7 @@ from dials_hybrid_refine.diffraction.potential import AtomicParameters
 from dials_hybrid_refine.diffraction.simulator import Contributions, PhysicalModels, Simulator
 from dials_hybrid_refine.models.hybrid import HybridModel
 from dials_hybrid_refine.models.scale import solve_scales
+from dials_hybrid_refine.refinement.jacobian import indices, parameter_jacobian
 
 
 @dataclass(frozen=True)
@@ -256,7 +256,7 @@ class Objective:
         step = 0.02
         columns = [torch.zeros(len(self._intensity), 0, dtype=torch.float64)]
         for parameter in (p for p in module.parameters() if p.requires_grad):
-            for index in _indices(parameter):
+            for index in indices(parameter):
                 original = parameter[index].clone()
                 parameter[index] = original + step
                 moved = self.simulator(self.model.atoms(), self.model.physical_models())
@@ -282,7 +282,7 @@ class Objective:
             distribution = module(experiment, phi)
             return torch.cat([distribution.weight, distribution.thickness], dim=1)
 
-        by_parameter = _jacobian(nodes, parameters)
+        by_parameter = parameter_jacobian(nodes, parameters)
         moving = bool(by_parameter[:, by_parameter.shape[1] // 2 :].any())
         by_weight, by_thickness = self.simulator.thickness_derivatives(atoms, models, moving)
         parts = torch.cat([by_weight, by_thickness], dim=1)
@@ -306,7 +306,9 @@ class Objective:
             parts.append((self.simulator(atoms, turned).value - base.value) / step)
         # taken as constant within a stretch: that of one frame where frames are segments
         place, experiment, phi = self.simulator.overlaps()
-        by_parameter = _jacobian(lambda: module(experiment, phi[:, None])[:, 0], parameters)
+        by_parameter = parameter_jacobian(
+            lambda: module(experiment, phi[:, None])[:, 0], parameters
+        )
         return self._gather_by_place(torch.stack(parts, dim=1), by_parameter, place, base, scales)
 
 
@@ -325,32 +327,6 @@ def _offset_rotation(
     return lambda experiment, phi: rotation(experiment, phi) + offset
 
 
-def _indices(parameter: torch.Tensor) -> Iterator[tuple[int, ...]]:
-    return itertools.product(*(range(n) for n in parameter.shape))
-
-
-#: error of a forward difference: step times curvature, and round-off over step
-_JACOBIAN_STEP = 1e-7
-
-
-def _jacobian(
-    function: Callable[[], torch.Tensor], parameters: Sequence[torch.nn.Parameter]
-) -> torch.Tensor:
-    """d function (...) / d parameters, shape (..., p), by forward differences.
-
-    For small functions of many parameters; torch.func takes seconds to be imported.
-    """
-    base = function()
-    columns = []
-    for parameter in parameters:
-        for index in _indices(parameter):
-            original = parameter[index].clone()
-            parameter[index] = original + _JACOBIAN_STEP
-            columns.append((function() - base) / _JACOBIAN_STEP)
-            parameter[index] = original
-    return torch.stack(columns, dim=-1)
-
-
 def _prior_jacobian(model: HybridModel) -> torch.Tensor:
     """d prior residuals / d parameters, shape (q, p); they do not depend on the structure."""
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -358,4 +334,4 @@ def _prior_jacobian(model: HybridModel) -> torch.Tensor:
     others = [p for p in parameters if p is not model.structure.shifts]
     n_residuals = len(model.prior_residuals())
     none = torch.zeros(n_residuals, n_structure, dtype=torch.float64)
-    return torch.cat([none, _jacobian(model.prior_residuals, others)], dim=1) if others else none
+    return torch.cat([none, parameter_jacobian(model.prior_residuals, others)], dim=1)

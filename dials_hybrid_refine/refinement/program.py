@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -54,16 +54,25 @@ from dials_hybrid_refine.refinement.settings import (
     coarse_selection,
     fine_selection,
     largest_node,
+    node_spacing,
+    scan_nodes,
     thickness_nodes,
 )
 from dials_hybrid_refine.refinement.summarise import summarise
-from dials_hybrid_refine.refinement.thickness_start import normal_distribution, scan_thickness
+from dials_hybrid_refine.refinement.thickness_start import (
+    ThicknessScan,
+    normal_distribution,
+    search_thickness,
+)
 from dials_hybrid_refine.refinement.weights import Weighting
 
 logger = logging.getLogger("dials.hybrid_refine.program")
 
 #: coarse steps after which the thickness is scanned again
 STEPS_BEFORE_RESCAN = 4
+
+#: a given thickness further than this factor from the best of the scan may lie in another basin
+_SAME_BASIN = 1.5
 
 #: fewest reflections for each structural parameter
 _MIN_DATA_PER_PARAMETER = 2
@@ -151,8 +160,15 @@ def run_refinement(
     data = _set_aside(scans, observations, options)
     _check_amount(int((~data.held_out).sum()), model.structure.n_parameters)
     g_data = _largest_g(scans, observations)
-    coarse = coarse_selection(g_data)
-    _, spread = _start_thickness(model, data, options, coarse, phi_ranges, options.thickness_start)
+    # a block has one thickness
+    is_per_image = options.thickness.model == "per_image"
+    block_width = min(scan.image_width for scan in scans) if is_per_image else None
+
+    def coarse(thickness: float) -> BeamSelection:
+        return replace(coarse_selection(g_data, thickness), block_width=block_width)
+
+    scan = _scan(model, data, options, coarse)
+    spread = float(np.sqrt(scan.chi_square.min() / (~data.held_out).sum()))
     refinement = Refinement(
         data,
         model,
@@ -165,11 +181,10 @@ def run_refinement(
     )
     setup_seconds = time.monotonic() - started
     convergence: list[ConvergenceRow] = []
-    refinement.coarse_stage(coarse, STEPS_BEFORE_RESCAN, "start")
+    mean, width = _coarse_start(refinement, data, options, coarse, scan.best)
     if refinement.state.status != "interrupted":
-        thick, _ = _start_thickness(model, data, options, coarse, phi_ranges)
-        refinement.coarse_stage(coarse, options.schedule.coarse_steps)
-        fine = _full_selection(data, model, g_data, thick, options)
+        refinement.coarse_stage(coarse(mean), options.schedule.coarse_steps)
+        fine = _full_selection(data, model, g_data, mean + 2 * width, options, block_width)
         refinement.fine_cycles(fine)
         if options.convergence and refinement.state.status != "interrupted":
             logger.info("Raising the limits of the calculation to see what changes")
@@ -180,7 +195,7 @@ def run_refinement(
         options.weighting,
         options.propagation,
         setup_seconds,
-        coarse,
+        coarse(mean),
         choose_frames(frames, phi_ranges),
         options.frame_filter,
         convergence,
@@ -206,11 +221,17 @@ def _set_aside(
 
 
 def _full_selection(
-    data: Dataset, model: HybridModel, g_data: float, thickness: float, options: RefinementOptions
+    data: Dataset,
+    model: HybridModel,
+    g_data: float,
+    thickness: float,
+    options: RefinementOptions,
+    block_width: float | None,
 ) -> BeamSelection:
     beams = options.beams
     given = {"g_max": beams.g_max, "s_max": beams.s_max, "tilt_step": beams.tilt_step}
     fine = fine_selection(g_data, thickness, beams.g_max, beams.s_max, beams.tilt_step)
+    fine = replace(fine, block_width=block_width)
     free = [name for name, value in given.items() if value is None]
     fine = converged_selection(data, model, fine, free, beams.accuracy, options.propagation)
     logger.info(
@@ -240,37 +261,85 @@ def _largest_g(scans: Sequence[ScanGeometry], observations: Observations) -> flo
     return float(max(lengths))
 
 
-def _start_thickness(
+def _scan(
     model: HybridModel,
     data: Dataset,
     options: RefinementOptions,
-    coarse: BeamSelection,
-    phi_ranges: Sequence[tuple[float, float]],
-    given: float | None = None,
-) -> tuple[float, float]:
-    """Give the model its thickness; returns a thickness that few parts exceed (Angstrom), and the
-    residuals' spread."""
-    distance = options.thickness.node_distance
-    largest = max(LARGEST_SCANNED, 2 * (options.thickness_start or 0))
-    nodes = thickness_nodes(options.thickness.largest or largest, distance)
-    simulator = build_simulator(data, model, coarse, options.propagation)
-    weights = loss_weights(data.observations, ~data.held_out, options.weighting, 1.0)
-    scan = scan_thickness(simulator, model, data.observations, weights, nodes)
-    mean, width = scan.best
-    spread = float(np.sqrt(scan.chi_square.min() / (~data.held_out).sum()))
-    if given is None:
-        logger.info("Thickness scan: best at %.0f +- %.0f Angstrom", mean, width)
-        if mean == nodes[-1]:
-            logger.warning("The thickest crystal scanned fits best: raise thickness.max")
-    else:
-        mean, width = given, 0.25 * given
-    nodes = thickness_nodes(options.thickness.largest or largest_node(mean, width), distance)
+    coarse: Callable[[float], BeamSelection],
+) -> ThicknessScan:
+    """Scan the thickness with the atoms as they are.
+
+    Args:
+        coarse: the coarse calculation for crystals of a thickness in Angstrom.
+    """
+    largest, distance = options.thickness.largest, options.thickness.node_distance
+    ranges = [scan_nodes(reach, distance) for reach in ([largest] if largest else LARGEST_SCANNED)]
+    scan = search_thickness(
+        lambda reach: build_simulator(data, model, coarse(reach), options.propagation),
+        model,
+        data.observations,
+        loss_weights(data.observations, ~data.held_out, options.weighting, 1.0),
+        ranges,
+    )
+    logger.info("Thickness scan: best at %.0f +- %.0f Angstrom", *scan.best)
+    if scan.best[0] == ranges[-1][-1]:
+        logger.warning("The thickest crystal scanned fits best: raise thickness.max")
+    return scan
+
+
+def _set_thickness(
+    model: HybridModel, data: Dataset, options: RefinementOptions, mean: float, width: float
+) -> None:
+    """Give the model its thickness; mean and standard deviation in Angstrom."""
+    largest = options.thickness.largest or largest_node(mean, width)
+    nodes = thickness_nodes(largest, node_spacing(mean, largest, options.thickness.node_distance))
     model.thickness = thickness_model(
         options.thickness,
         nodes,
         normal_distribution(nodes, mean, width),
-        phi_ranges,
+        [scan.phi_range for scan in data.scans],
         data.scans[0].image_width,
         options.seed,
     )
-    return mean + 2 * width, spread
+
+
+def _coarse_start(
+    refinement: Refinement,
+    data: Dataset,
+    options: RefinementOptions,
+    coarse: Callable[[float], BeamSelection],
+    found: tuple[float, float],
+) -> tuple[float, float]:
+    """The first coarse steps and the second scan; returns its mean and standard deviation (Angstrom).
+
+    A given thickness that is wrong brings the atoms where they fit it, and the second scan is as
+    wrong as they are. Where it is far from what the first scan has found both are tried, each from
+    the starting atoms, and the better goes on.
+
+    Args:
+        found: mean and standard deviation of the first scan, Angstrom.
+    """
+    model, state, given = refinement.state.model, refinement.state, options.thickness_start
+    starts = [found]
+    if given is not None:
+        near = 1 / _SAME_BASIN < given / found[0] < _SAME_BASIN
+        starts = [(given, 0.25 * given)] if near else [(given, 0.25 * given), found]
+    others = [name for name in model.state_dict() if not name.startswith("thickness.")]
+    unchanged = {name: model.state_dict()[name].clone() for name in others}
+    best = None
+    for mean, width in starts:
+        model.load_state_dict(unchanged, strict=False)
+        state.rejected = np.zeros_like(state.rejected)
+        _set_thickness(model, data, options, mean, width)
+        refinement.coarse_stage(coarse(mean), STEPS_BEFORE_RESCAN, "start")
+        if state.status == "interrupted":
+            return mean, width
+        scan = _scan(model, data, options, coarse)
+        if best is None or scan.chi_square.min() < best.chi_square.min():
+            best, rejected, spread = scan, state.rejected, state.spread
+            refined = {name: model.state_dict()[name].clone() for name in others}
+    assert best is not None
+    model.load_state_dict(refined, strict=False)
+    state.rejected, state.spread = rejected, spread
+    _set_thickness(model, data, options, *best.best)
+    return best.best

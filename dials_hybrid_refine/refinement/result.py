@@ -61,6 +61,8 @@ class Profiles:
     Attributes:
         experiment: shape (b,). phi: shape (b,), degrees.
         thickness_mean, thickness_std: shape (b,), Angstrom.
+        thickness_mean_su, thickness_std_su: shape (b,), their standard uncertainties, Angstrom. They
+            include the priors, whose they are where the data say little; 0 where nothing is free.
         orientation: shape (b, 3), rotation vector in degrees, laboratory frame: g' = R g.
         scale: shape (b,), counts per incident electron and degree.
     """
@@ -69,6 +71,8 @@ class Profiles:
     phi: NDArray[np.float64]
     thickness_mean: NDArray[np.float64]
     thickness_std: NDArray[np.float64]
+    thickness_mean_su: NDArray[np.float64]
+    thickness_std_su: NDArray[np.float64]
     orientation: NDArray[np.float64]
     scale: NDArray[np.float64]
 

@@ -15,9 +15,21 @@ _G_MAX_FACTOR = 1.15
 _S_MAX = 0.012
 
 
-def coarse_selection(g_data: float) -> BeamSelection:
-    """A calculation that is good enough to find the basin. g_data: largest |g|, 1/Angstrom."""
-    return BeamSelection(g_max=g_data, s_max=_S_MAX, tilt_step=0.1)
+#: tilts of the coarse calculation are this many times 1 / (|g| t) apart, where 1 would be exact
+#: (``fine_selection``). With 0.1 degrees for all crystals, scans of simulated quartz that was thicker than
+#: 1000 Angstrom ended at 600 to 900.
+_COARSE_TILTS = 1.5
+
+
+def coarse_selection(g_data: float, thickness: float) -> BeamSelection:
+    """A calculation that is good enough to find the basin.
+
+    Args:
+        g_data: largest |g| of the observed reflections, 1/Angstrom.
+        thickness: mean, or the largest that is looked for, Angstrom.
+    """
+    tilt_step = float(np.clip(np.degrees(_COARSE_TILTS / (g_data * thickness)), 0.02, 0.1))
+    return BeamSelection(g_max=g_data, s_max=_S_MAX, tilt_step=tilt_step)
 
 
 def fine_selection(
@@ -46,8 +58,28 @@ def fine_selection(
     )
 
 
-#: thickest crystal looked for when the data are to tell, in Angstrom
-LARGEST_SCANNED = 2000.0
+#: thickest crystals looked for when the data are to tell, in Angstrom: the next where the best of a
+#: scan lies in its last third. Distributions of 3000 Angstrom on average need room above.
+LARGEST_SCANNED = (1500.0, 4000.0)
+
+#: thinnest crystal looked for, in Angstrom
+_SMALLEST_SCANNED = 20.0
+
+#: most nodes of a thin crystal
+_MOST_NODES = 100
+
+
+def scan_nodes(largest: float, distance: float) -> NDArray[np.float64]:
+    """Thicknesses for a scan from 20 Angstrom to about ``largest``, in Angstrom.
+
+    An eighth of the thickness apart, ``distance`` at most and 5 Angstrom at least.
+    """
+    nodes = []
+    node = _SMALLEST_SCANNED
+    while node <= largest:
+        nodes.append(node)
+        node += min(distance, max(5.0, node / 8))
+    return np.array(nodes)
 
 
 def largest_node(mean: float, width: float) -> float:
@@ -56,7 +88,15 @@ def largest_node(mean: float, width: float) -> float:
     Four standard deviations, of a quarter of the mean at least, leave room for a distribution that
     moves while the rest is refined. The time of a calculation is proportional to it.
     """
-    return max(600.0, mean + 4 * max(width, 0.25 * mean))
+    return max(min(600.0, 8 * mean), mean + 4 * max(width, 0.25 * mean))
+
+
+def node_spacing(mean: float, largest: float, distance: float) -> float:
+    """Distance of the nodes of a distribution, in Angstrom: ``distance``, or less for a thin crystal.
+
+    A sixth of the mean lets a few nodes share a distribution whose width is a quarter of it.
+    """
+    return min(distance, max(mean / 6, largest / _MOST_NODES))
 
 
 def thickness_nodes(largest: float, distance: float) -> NDArray[np.float64]:

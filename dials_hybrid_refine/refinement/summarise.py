@@ -20,6 +20,10 @@ from dials_hybrid_refine.refinement.effect_values import effect_values
 from dials_hybrid_refine.refinement.frame_statistics import FrameStatistics, frame_statistics
 from dials_hybrid_refine.refinement.frames import FrameFilter, Frames, frame_members
 from dials_hybrid_refine.refinement.objective import Objective
+from dials_hybrid_refine.refinement.profile_uncertainty import (
+    profile_uncertainty,
+    thickness_covariance,
+)
 from dials_hybrid_refine.refinement.refine import Refinement
 from dials_hybrid_refine.refinement.result import (
     AbsorptionStrength,
@@ -36,16 +40,22 @@ _Array = NDArray[np.float64]
 logger = logging.getLogger("dials.hybrid_refine.summarise")
 
 
-def _profiles(objective: Objective, model: HybridModel, scales: torch.Tensor) -> Profiles:
+def _profiles(
+    objective: Objective, model: HybridModel, scales: torch.Tensor, covariance: torch.Tensor
+) -> Profiles:
+    """covariance: shape (q, q), of the thickness model's parameters."""
     experiment, phi = objective.simulator.segment_positions()
     with torch.no_grad():
         distribution = model.thickness(experiment, phi)
         vectors = model.orientation(experiment, phi[:, None])[:, 0]
+    mean_su, std_su = profile_uncertainty(model.thickness, covariance, experiment, phi)
     return Profiles(
         experiment=experiment.numpy(),
         phi=phi.numpy(),
         thickness_mean=distribution.mean().numpy(),
         thickness_std=distribution.standard_deviation().numpy(),
+        thickness_mean_su=mean_su.numpy(),
+        thickness_std_su=std_su.numpy(),
         orientation=np.degrees(vectors.numpy()),
         scale=scales.numpy(),
     )
@@ -117,8 +127,8 @@ def summarise(
 ) -> Result:
     """The Result of a refinement that has run.
 
-    Standard uncertainties come from the Gauss-Newton matrix at the final parameters, in the ``coarse``
-    calculation.
+    Standard uncertainties come from chi^2 / (N - P) times the inverse of the Gauss-Newton matrix at the
+    final parameters, in the ``coarse`` calculation.
     """
     state, observations = refinement.state, data.observations
     model, objective = state.model, state.objective
@@ -130,6 +140,8 @@ def summarise(
     normal = refinement.gauss_newton(coarse)
     n_effective = normal.effective_parameters()
     freedom = max(1.0, float(used.sum()) - n_effective)
+    reduced_chi_square = final.chi_square / freedom
+    of_thickness = thickness_covariance(model, normal) * reduced_chi_square
     calculated = data.comparable(final.calculated.numpy(), weighting.instability)
     variance = variances(observations.intensity, observations.sigma, weighting.instability)
     residual = (observations.intensity - calculated) / np.sqrt(variance)
@@ -153,7 +165,7 @@ def summarise(
         n_iterations=len(state.history),
     )
     # of all refined numbers, for unit weight of chi^2 / (N - P)
-    covariance = normal.covariance().numpy() * final.chi_square / freedom
+    covariance = normal.covariance().numpy() * reduced_chi_square
     beams = objective.simulator.n_beams
     structure = model.structure.current_structure()
     warnings = unphysical_parameters(structure)
@@ -173,7 +185,7 @@ def summarise(
         residual=residual / residual_spread(residual, used),
         statistics=statistics,
         convergence=tuple(convergence),
-        profiles=_profiles(objective, model, final.scales),
+        profiles=_profiles(objective, model, final.scales, of_thickness),
         history=tuple(state.history),
         timing=Timing(
             setup_s=setup_seconds,
@@ -188,5 +200,5 @@ def summarise(
         mosaicity=_exponential(model, model.mosaicity.log_width, covariance)
         if model.mosaicity is not None
         else None,
-        effects=effect_values(effects, objective.parameters(), normal, final.chi_square / freedom),
+        effects=effect_values(effects, objective.parameters(), normal, reduced_chi_square),
     )

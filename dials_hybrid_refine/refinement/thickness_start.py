@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -37,9 +38,12 @@ class ThicknessScan:
 def normal_distribution(
     nodes: NDArray[np.float64], mean: float, width: float
 ) -> NDArray[np.float64]:
-    """Weights (m,) of a normal distribution on nodes, summing to 1."""
+    """Weights (m,) of a normal distribution on nodes, each standing for its share of the axis.
+
+    They sum to 1.
+    """
     exponent = -0.5 * ((nodes - mean) / width) ** 2
-    weights = np.exp(exponent - exponent.max())
+    weights = np.exp(exponent - exponent.max()) * np.gradient(nodes)
     return np.asarray(weights / weights.sum())
 
 
@@ -56,7 +60,7 @@ def scan_thickness(
         simulator: blocks to use (a coarse calculation is enough).
         model: atoms and orientation are taken from it; its thickness is not.
         observations: the data; weights: shape (n,), zero for reflections not used.
-        nodes: shape (m,), thicknesses in Angstrom, evenly spaced.
+        nodes: shape (m,), thicknesses in Angstrom, increasing.
     """
     node_tensor = torch.from_numpy(nodes)
 
@@ -73,10 +77,9 @@ def scan_thickness(
         rest = base.value - by_node.mean(1)
         parts = by_node + rest[:, None]
 
-        spacing = float(nodes[1] - nodes[0])
         means, widths, chi_squares = [], [], []
         intensity = torch.from_numpy(observations.intensity)
-        for mean in nodes:
+        for mean, spacing in zip(nodes, np.gradient(nodes)):
             for relative in (0.15, 0.35):
                 width = max(spacing, relative * mean)
                 weight = torch.from_numpy(normal_distribution(nodes, mean, width))
@@ -94,3 +97,27 @@ def scan_thickness(
                 widths.append(width)
                 chi_squares.append(float((weights * residual**2).sum()))
     return ThicknessScan(np.array(means), np.array(widths), np.array(chi_squares))
+
+
+def search_thickness(
+    simulator: Callable[[float], Simulator],
+    model: HybridModel,
+    observations: Observations,
+    weights: torch.Tensor,
+    ranges: Sequence[NDArray[np.float64]],
+) -> ThicknessScan:
+    """The scan of the first range that holds the best thickness.
+
+    The time of a scan grows with the square of the largest thickness, which asks for more terms and
+    for more tilts: thick crystals are looked for only where thinner ones do not fit.
+
+    Args:
+        simulator: blocks for crystals up to a thickness in Angstrom.
+        ranges: nodes (``scan_nodes``) of each range, the thinnest first. The next is scanned where
+            the best of one lies in its last third.
+    """
+    for nodes in ranges:
+        scan = scan_thickness(simulator(nodes[-1]), model, observations, weights, nodes)
+        if scan.best[0] <= 2 / 3 * nodes[-1]:
+            break
+    return scan

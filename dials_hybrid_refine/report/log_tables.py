@@ -163,7 +163,10 @@ def outlier_table(result: Result) -> str:
 
 
 def profile_table(result: Result, every: float = 10.0) -> str:
-    """Thickness, orientation and scale along the scan, about every so many degrees."""
+    """Thickness, orientation and scale along the scan, about every so many degrees.
+
+    Standard uncertainties of the thickness include the priors.
+    """
     profiles = result.profiles
     spacing = float(np.median(np.diff(profiles.phi))) if len(profiles.phi) > 1 else every
     step = max(1, round(every / max(1e-6, spacing)))
@@ -172,12 +175,18 @@ def profile_table(result: Result, every: float = 10.0) -> str:
         [
             profiles.experiment[i],
             f"{profiles.phi[i]:.1f}",
-            f"{profiles.thickness_mean[i]:.0f}",
-            f"{profiles.thickness_std[i]:.0f}",
+            _thickness(profiles.thickness_mean[i], profiles.thickness_mean_su[i]),
+            _thickness(profiles.thickness_std[i], profiles.thickness_std_su[i]),
             " ".join(f"{c:+.3f}" for c in profiles.orientation[i]),
             f"{relative[i]:.2f}",
         ]
         for i in range(0, len(profiles.phi), step)
     ]
     header = ["experiment", "phi", "thickness (A)", "std (A)", "orientation (deg)", "rel. scale"]
-    return tabulate(rows, header, disable_numparse=True)
+    note = "s.u. of the thickness include its priors, whose they are where the data say little."
+    return f"{tabulate(rows, header, disable_numparse=True)}\n{note}"
+
+
+def _thickness(value: float, su: float) -> str:
+    """A thickness with its s.u. in brackets if it has one."""
+    return _with_uncertainty(value, su) if su > 0 else f"{value:.0f}"

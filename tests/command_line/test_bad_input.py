@@ -453,6 +453,7 @@ def test_ion_labels(files, stop_before_refinement, capsys):
         ("-x", ["-x is unknown", "-h"]),
         ("thickness.start=700 thickness.max=600", ["thickness.start", "thickness.max"]),
         ("d_min=2 d_max=1", ["d_min", "d_max"]),
+        ("thickness.tilt_correction=True", ["thickness.tilt_correction", "neural", "wedge"]),
     ],
 )
 def test_parameters(files, argument, parts):

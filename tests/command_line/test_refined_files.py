@@ -111,7 +111,14 @@ def test_keys(summary):
     assert summary["status"] in ("converged", "max_iterations")
     assert summary["program"] == "dials.hybrid_refine"
     for name, entry in {
-        "thickness": {"experiment": COUNT, "phi": NUMBER, "mean": NUMBER, "std": NUMBER},
+        "thickness": {
+            "experiment": COUNT,
+            "phi": NUMBER,
+            "mean": NUMBER,
+            "std": NUMBER,
+            "mean_su": NUMBER,
+            "std_su": NUMBER,
+        },
         "orientation": {"experiment": COUNT, "phi": NUMBER, "correction": LIST},
         "scale": {"experiment": COUNT, "phi": NUMBER, "scale": NUMBER},
     }.items():
@@ -570,3 +577,32 @@ def test_held_out_mates_are_together(table):
     others = set(groups[in_use & (status != STATUS["held out"])])
     assert held and not held & others
     assert_array_equal(np.unique(status[in_use]) <= 2, True)
+
+
+def test_a_shape_is_chosen_by_name(files):
+    """A plate-like cylinder: thickness of one shape at all angles, its width refined with its mean."""
+    hybrid_refine.run(
+        [*INPUT, *FAST, "thickness.model=cylinder", "thickness.tilt_correction=True", "d_min=1.0"]
+    )
+    profile = json.loads((files / "dials.hybrid_refine.json").read_text())["thickness"]
+    relative = np.sqrt(2 / 3 - np.pi**2 / 16) / (np.pi / 4)
+    for entry in profile:
+        assert entry["std"] == pytest.approx(relative * entry["mean"], rel=5e-3)
+        assert entry["std_su"] == pytest.approx(relative * entry["mean_su"], rel=5e-3)
+        assert entry["mean_su"] > 0
+    # in the log as mean(s.u.)
+    number = r"\d+(\.\d+)?\(\d+\)"
+    assert re.search(rf"^\| 0 +\| +-?\d+\.\d \| {number} +\| {number} +\|", _log(files), re.M)
+    assert "include its priors" in _log(files)
+
+
+def _log(folder):
+    return (folder / "dials.hybrid_refine.log").read_text()
+
+
+@pytest.mark.parametrize("model", ["neural_mean", "per_image"])
+def test_models_of_one_thickness_have_no_width(files, model):
+    hybrid_refine.run([*INPUT, *FAST, f"thickness.model={model}", "d_min=1.0"])
+    profile = json.loads((files / "dials.hybrid_refine.json").read_text())["thickness"]
+    assert all(entry["std"] == entry["std_su"] == 0 for entry in profile)
+    assert all(entry["mean_su"] > 0 for entry in profile)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dials_hybrid_refine.models.thickness.angles import AngleBumps, random_weights
 from dials_hybrid_refine.models.thickness.base import ThicknessDistribution, ThicknessModel
 
 #: share of the prior that also empty nodes feel, lest they run away
@@ -23,7 +24,6 @@ class NeuralThickness(ThicknessModel):
     """
 
     nodes: torch.Tensor
-    centres: torch.Tensor
 
     def __init__(
         self,
@@ -47,23 +47,10 @@ class NeuralThickness(ThicknessModel):
         """
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
-        low = min(first for first, _ in phi_ranges)
-        high = max(last for _, last in phi_ranges)
-        centres = torch.linspace(
-            low, high, max(3, round((high - low) / resolution) + 1), dtype=torch.float64
-        )
         self.register_buffer("nodes", torch.from_numpy(np.asarray(nodes, dtype=float)))
-        self.register_buffer("centres", centres)
-        self._spacing = float(centres[1] - centres[0])
+        self.bumps = AngleBumps(phi_ranges, resolution)
         self._smoothness = smoothness
-        n_inputs = len(centres)
-
-        def initial(*shape: int) -> torch.nn.Parameter:
-            scale = 1 / shape[-1] ** 0.5
-            values = torch.randn(shape, generator=generator, dtype=torch.float64)
-            return torch.nn.Parameter(scale * values)
-
-        self.hidden = initial(width, n_inputs)
+        self.hidden = random_weights(generator, width, len(self.bumps.centres))
         self.embedding = torch.nn.Parameter(
             torch.zeros(len(phi_ranges), width, dtype=torch.float64)
         )
@@ -71,12 +58,9 @@ class NeuralThickness(ThicknessModel):
         log_start = torch.from_numpy(np.log(np.asarray(start) / np.sum(start)))
         self.bias = torch.nn.Parameter(log_start)
 
-    def _features(self, phi: torch.Tensor) -> torch.Tensor:
-        return torch.exp(-0.5 * ((phi[:, None] - self.centres) / self._spacing) ** 2)
-
     def logits(self, experiment: torch.Tensor, phi: torch.Tensor) -> torch.Tensor:
         """log p up to a constant, shape (n, m)."""
-        hidden = torch.tanh(self._features(phi) @ self.hidden.T + self.embedding[experiment])
+        hidden = torch.tanh(self.bumps(phi) @ self.hidden.T + self.embedding[experiment])
         return hidden @ self.output.T + self.bias
 
     def forward(self, experiment: torch.Tensor, phi: torch.Tensor) -> ThicknessDistribution:
@@ -89,9 +73,9 @@ class NeuralThickness(ThicknessModel):
         Along t third differences, which vanish for a normal distribution of any mean and width;
         along phi second differences between bumps, which vanish where the mean changes linearly.
         """
-        n_experiments, n_centres = len(self.embedding), len(self.centres)
+        n_experiments, n_centres = len(self.embedding), len(self.bumps.centres)
         experiment = torch.arange(n_experiments).repeat_interleave(n_centres)
-        logits = self.logits(experiment, self.centres.repeat(n_experiments))
+        logits = self.logits(experiment, self.bumps.centres.repeat(n_experiments))
         logits = logits.reshape(n_experiments, n_centres, -1)
         weight = torch.softmax(logits, dim=-1).mean(1, keepdim=True)
         centred = logits - (weight * logits).sum(-1, keepdim=True)

@@ -1,0 +1,74 @@
+"""A neural network that gives one thickness at each angle."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from dials_hybrid_refine.models.thickness.angles import AngleBumps, random_weights
+from dials_hybrid_refine.models.thickness.base import ThicknessDistribution, ThicknessModel
+
+#: width of a distribution in units of its mean for which the prior is as strong as ``NeuralThickness``'s
+_RELATIVE_WIDTH = 0.25
+
+
+class NeuralMeanThickness(ThicknessModel):
+    """One thickness at each angle, its logarithm a small network of phi.
+
+    The angle enters as in ``NeuralThickness``. The output layer starts at zero: the starting
+    thickness is the same at all angles.
+    """
+
+    def __init__(
+        self,
+        thickness: float,
+        phi_ranges: Sequence[tuple[float, float]],
+        resolution: float = 10.0,
+        width: int = 16,
+        smoothness: float = 30.0,
+        seed: int = 0,
+    ) -> None:
+        """
+        Args:
+            thickness: starting value in Angstrom.
+            phi_ranges: first and last angle of each experiment in degrees.
+            resolution: distance in degrees of the bumps that describe the angle.
+            width: number of hidden units.
+            smoothness: weight of the prior on the mean's curvature (``prior_residuals``).
+            seed: of the random starting weights.
+        """
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.bumps = AngleBumps(phi_ranges, resolution)
+        self._smoothness = smoothness
+        n_experiments = len(phi_ranges)
+        self.hidden = random_weights(generator, width, len(self.bumps.centres))
+        self.embedding = torch.nn.Parameter(torch.zeros(n_experiments, width, dtype=torch.float64))
+        self.output = torch.nn.Parameter(torch.zeros(width, dtype=torch.float64))
+        start = torch.full((n_experiments,), math.log(thickness), dtype=torch.float64)
+        self.bias = torch.nn.Parameter(start)
+
+    def mean(self, experiment: torch.Tensor, phi: torch.Tensor) -> torch.Tensor:
+        """Thickness (n,) in Angstrom at angles phi (n,) in degrees of experiments (n,)."""
+        hidden = torch.tanh(self.bumps(phi) @ self.hidden.T + self.embedding[experiment])
+        return (hidden @ self.output + self.bias[experiment]).exp()
+
+    def forward(self, experiment: torch.Tensor, phi: torch.Tensor) -> ThicknessDistribution:
+        thickness = self.mean(experiment, phi)[:, None]
+        return ThicknessDistribution(thickness, torch.ones_like(thickness))
+
+    def prior_residuals(self) -> torch.Tensor:
+        """Second differences of the mean between bumps, which vanish where it changes linearly.
+
+        A normal distribution of width s whose mean bends by d has log p bent by d (t - mean) / s^2:
+        the prior of ``NeuralThickness`` on it is smoothness (d / s)^2. Here s is a quarter of the
+        mean.
+        """
+        n_experiments, n_centres = len(self.embedding), len(self.bumps.centres)
+        experiment = torch.arange(n_experiments).repeat_interleave(n_centres)
+        mean = self.mean(experiment, self.bumps.centres.repeat(n_experiments))
+        mean = mean.reshape(n_experiments, n_centres)
+        bend = mean.diff(n=2, dim=1) / (_RELATIVE_WIDTH * mean[:, 1:-1])
+        return self._smoothness**0.5 * bend.reshape(-1)
