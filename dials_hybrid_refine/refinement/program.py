@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from cctbx import xray
 
@@ -30,6 +31,7 @@ from dials_hybrid_refine.models.hybrid import HybridModel
 from dials_hybrid_refine.models.mosaicity import Mosaicity
 from dials_hybrid_refine.models.structure import RefinedParameters, StructureModel
 from dials_hybrid_refine.models.thickness.constant import ConstantThickness
+from dials_hybrid_refine.models.thickness.neural import NeuralThickness
 from dials_hybrid_refine.refinement.convergence import (
     ConvergenceRow,
     converged_selection,
@@ -73,6 +75,10 @@ STEPS_BEFORE_RESCAN = 4
 
 #: a given thickness further than this factor from the best of the scan may lie in another basin
 _SAME_BASIN = 1.5
+
+#: a distribution whose thickest node holds more than the first of these has run into it; where the
+#: second is the share of the scan at which it has, the crystal is thicker than was thought
+_FULL_NODE, _FULL_SHARE = 0.2, 0.1
 
 #: fewest reflections for each structural parameter
 _MIN_DATA_PER_PARAMETER = 2
@@ -183,7 +189,8 @@ def run_refinement(
     convergence: list[ConvergenceRow] = []
     mean, width = _coarse_start(refinement, data, options, coarse, scan.best)
     if refinement.state.status != "interrupted":
-        refinement.coarse_stage(coarse(mean), options.schedule.coarse_steps)
+        mean, width = _coarse_end(refinement, data, options, coarse, mean, width)
+    if refinement.state.status != "interrupted":
         fine = _full_selection(data, model, g_data, mean + 2 * width, options, block_width)
         refinement.fine_cycles(fine)
         if options.convergence and refinement.state.status != "interrupted":
@@ -301,6 +308,38 @@ def _set_thickness(
         data.scans[0].image_width,
         options.seed,
     )
+
+
+def _coarse_end(
+    refinement: Refinement,
+    data: Dataset,
+    options: RefinementOptions,
+    coarse: Callable[[float], BeamSelection],
+    mean: float,
+    width: float,
+) -> tuple[float, float]:
+    """The last coarse steps, repeated with thicker nodes where a distribution ran into its thickest.
+
+    Args:
+        mean, width: where the thickness starts; Angstrom, as what is returned.
+    """
+    model, state = refinement.state.model, refinement.state
+    while True:
+        refinement.coarse_stage(coarse(mean), options.schedule.coarse_steps)
+        assert state.objective is not None
+        positions = state.objective.simulator.segment_positions()
+        with torch.no_grad():
+            distribution = model.thickness(*positions)
+        fixed = not isinstance(model.thickness, NeuralThickness) or options.thickness.largest
+        thickest = float(distribution.thickness[:, -1].max())
+        if state.status == "interrupted" or fixed or thickest >= LARGEST_SCANNED[-1]:
+            return mean, width
+        full = float((distribution.weight[:, -1] > _FULL_NODE).double().mean())
+        if full < _FULL_SHARE:
+            return mean, width
+        mean, width = thickest, 0.25 * thickest
+        logger.info("The thickest node is full: again from %.0f +- %.0f Angstrom", mean, width)
+        _set_thickness(model, data, options, mean, width)
 
 
 def _coarse_start(
