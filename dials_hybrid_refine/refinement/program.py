@@ -44,6 +44,7 @@ from dials_hybrid_refine.refinement.held_out import (
     choose_held_out_stretches,
     scan_stretches,
 )
+from dials_hybrid_refine.refinement.objective import Objective
 from dials_hybrid_refine.refinement.refine import (
     Controls,
     Refinement,
@@ -54,6 +55,7 @@ from dials_hybrid_refine.refinement.result import Result
 from dials_hybrid_refine.refinement.settings import (
     LARGEST_SCANNED,
     coarse_selection,
+    derivative_selection,
     fine_selection,
     largest_node,
     node_spacing,
@@ -79,6 +81,10 @@ _SAME_BASIN = 1.5
 #: a distribution whose thickest node holds more than the first of these has run into it; where the
 #: second is the share of the scan at which it has, the crystal is thicker than was thought
 _FULL_NODE, _FULL_SHARE = 0.2, 0.1
+
+#: nodes whose weight is smaller than the first of these along the whole scan are not used; nodes are
+#: kept up to so many times the thickest that is
+_NEGLIGIBLE, _ROOM_ABOVE = 1e-3, 1.15
 
 #: fewest reflections for each structural parameter
 _MIN_DATA_PER_PARAMETER = 2
@@ -184,6 +190,7 @@ def run_refinement(
         options.schedule,
         controls or Controls(),
         spread,
+        replace(derivative_selection(g_data), block_width=block_width),
     )
     setup_seconds = time.monotonic() - started
     convergence: list[ConvergenceRow] = []
@@ -191,6 +198,9 @@ def run_refinement(
     if refinement.state.status != "interrupted":
         mean, width = _coarse_end(refinement, data, options, coarse, mean, width)
     if refinement.state.status != "interrupted":
+        if options.thickness.largest is None:
+            assert refinement.state.objective is not None
+            _trim_thickness(model, refinement.state.objective)
         fine = _full_selection(data, model, g_data, mean + 2 * width, options, block_width)
         refinement.fine_cycles(fine)
         if options.convergence and refinement.state.status != "interrupted":
@@ -340,6 +350,17 @@ def _coarse_end(
         mean, width = thickest, 0.25 * thickest
         logger.info("The thickest node is full: again from %.0f +- %.0f Angstrom", mean, width)
         _set_thickness(model, data, options, mean, width)
+
+
+def _trim_thickness(model: HybridModel, objective: Objective) -> None:
+    """Drop thicknesses far beyond what the crystal has; the time is proportional to the largest."""
+    if not isinstance(model.thickness, NeuralThickness):
+        return
+    with torch.no_grad():
+        distribution = model.thickness(*objective.simulator.segment_positions())
+    nodes = distribution.thickness[0]
+    used = nodes[(distribution.weight > _NEGLIGIBLE).any(0)].max()
+    model.thickness.drop_nodes_beyond(_ROOM_ABOVE * float(used))
 
 
 def _coarse_start(

@@ -8,7 +8,7 @@
    anew with the refined orientation, after each the outliers are judged anew.
 
 Derivatives of the intensities with respect to the structure cost a simulation for each parameter.
-They change slowly: they come from the coarse calculation, and serve for several steps.
+They change slowly: they come from a calculation with few tilts, and serve for several steps.
 ``benchmarks/optimisers.py`` compares this with other ways.
 """
 
@@ -125,31 +125,32 @@ class Refinement:
         schedule: Schedule,
         controls: Controls,
         spread: float,
+        derivatives: BeamSelection,
     ) -> None:
-        """spread: first estimate of E (``weights.Weighting``), say from the thickness scan."""
+        """
+        Args:
+            spread: first estimate of E (``weights.Weighting``), say from the thickness scan.
+            derivatives: calculation of the derivatives with respect to the structure.
+        """
         self._data = data
         self._settings = settings
         self._weighting = weighting
         self._scale_variation = scale_variation
         self._schedule = schedule
         self._controls = controls
-        self._coarse: BeamSelection
+        self._derivatives = derivatives
         self._structure_columns: torch.Tensor | None = None
         self._age = 0
         self._damping = 1.0
         self.state = RefinementState(model, np.zeros(len(data.observations), dtype=bool), spread)
 
     def gauss_newton(self, selection: BeamSelection) -> GaussNewton:
-        """The normal equations at the current parameters, in a calculation of its own.
-
-        They cost a simulation for each structural parameter; derivatives need fewer tilts and
-        beams than the intensities themselves.
-        """
-        return self._make_objective(selection).gauss_newton_matrix()
+        """The normal equations at the current parameters, in a calculation of its own."""
+        columns = self._make_objective(self._derivatives).structure_columns()
+        return self._make_objective(selection).gauss_newton_matrix(columns)
 
     def coarse_stage(self, selection: BeamSelection, most: int, name: str = "coarse") -> None:
         """Levenberg-Marquardt in a coarse calculation, at most so many steps."""
-        self._coarse = selection
         self._structure_columns = None
         function, first = self._begin(selection)
         if not self.state.history:
@@ -194,12 +195,12 @@ class Refinement:
                 return
 
     def _normal_matrix(self) -> torch.Tensor:
-        """That of the current objective, its structural columns from the coarse calculation."""
+        """That of the current objective, its structural columns from a calculation of their own."""
         n_structural = self.state.model.structure.n_parameters
         if self._structure_columns is None or self._age >= max(
             _STEPS_WITH_STRUCTURE, n_structural // 20
         ):
-            self._structure_columns = self._make_objective(self._coarse).structure_columns()
+            self._structure_columns = self._make_objective(self._derivatives).structure_columns()
             self._age = 0
         self._age += 1
         assert self.state.objective is not None

@@ -14,6 +14,8 @@ _G_MAX_FACTOR = 1.15
 #: where the choice of s_max starts, 1/Angstrom
 _S_MAX = 0.012
 
+#: degrees between tilts, however thin or thick the crystal
+_SMALLEST_TILT_STEP, _LARGEST_TILT_STEP = 0.02, 0.1
 
 #: tilts of the coarse calculation are this many times 1 / (|g| t) apart, where 1 would be exact
 #: (``fine_selection``). With 0.1 degrees for all crystals, scans of simulated quartz that was thicker than
@@ -28,8 +30,21 @@ def coarse_selection(g_data: float, thickness: float) -> BeamSelection:
         g_data: largest |g| of the observed reflections, 1/Angstrom.
         thickness: mean, or the largest that is looked for, Angstrom.
     """
-    tilt_step = float(np.clip(np.degrees(_COARSE_TILTS / (g_data * thickness)), 0.02, 0.1))
-    return BeamSelection(g_max=g_data, s_max=_S_MAX, tilt_step=tilt_step)
+    tilt_step = np.clip(
+        np.degrees(_COARSE_TILTS / (g_data * thickness)), _SMALLEST_TILT_STEP, _LARGEST_TILT_STEP
+    )
+    return BeamSelection(g_max=g_data, s_max=_S_MAX, tilt_step=float(tilt_step))
+
+
+def derivative_selection(g_data: float) -> BeamSelection:
+    """A calculation for derivatives with respect to the structure, of which there are many.
+
+    Sums over reflections of products of derivatives need fewer tilts than each intensity does.
+
+    Args:
+        g_data: largest |g| of the observed reflections, 1/Angstrom.
+    """
+    return BeamSelection(g_max=g_data, s_max=_S_MAX, tilt_step=_LARGEST_TILT_STEP)
 
 
 def fine_selection(
@@ -50,7 +65,9 @@ def fine_selection(
         thickness: of the thick part (mean plus two standard deviations), Angstrom.
     """
     if tilt_step is None:
-        tilt_step = float(np.clip(np.degrees(1 / (g_data * thickness)), 0.02, 0.1))
+        tilt_step = float(
+            np.clip(np.degrees(1 / (g_data * thickness)), _SMALLEST_TILT_STEP, _LARGEST_TILT_STEP)
+        )
     return BeamSelection(
         g_max=g_max or _G_MAX_FACTOR * g_data,
         s_max=s_max or _S_MAX,

@@ -107,3 +107,21 @@ def test_thickness_of_each_image() -> None:
     assert model.prior_residuals().shape == (9,)
     expected = np.diff(np.log(100 + 10 * np.arange(10))) / 0.2
     np.testing.assert_allclose(model.prior_residuals().detach(), expected, rtol=1e-6)
+
+
+def test_empty_thick_nodes_can_be_dropped() -> None:
+    """The weights of the nodes that stay keep their ratios."""
+    nodes = np.arange(50.0, 1001.0, 50.0)
+    model = NeuralThickness(nodes, np.exp(-(((nodes - 300) / 80) ** 2)), [(-20.0, 20.0)])
+    with torch.no_grad():
+        generator = torch.Generator().manual_seed(2)
+        model.output.copy_(0.1 * torch.randn(model.output.shape, generator=generator))
+    where = torch.zeros(3, dtype=torch.int64), torch.linspace(-20, 20, 3, dtype=torch.float64)
+    before = model(*where)
+    model.drop_nodes_beyond(620.0)
+    after = model(*where)
+    assert after.thickness.max() == 600.0
+    kept = before.weight[:, :12]
+    torch.testing.assert_close(after.weight, kept / kept.sum(1, keepdim=True))
+    after.mean().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())

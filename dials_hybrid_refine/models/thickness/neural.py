@@ -58,6 +58,13 @@ class NeuralThickness(ThicknessModel):
         log_start = torch.from_numpy(np.log(np.asarray(start) / np.sum(start)))
         self.bias = torch.nn.Parameter(log_start)
 
+    def drop_nodes_beyond(self, largest: float) -> None:
+        """Keep the nodes up to a thickness in Angstrom; the weights of the others fall to the rest."""
+        keep = self.nodes <= largest
+        self.nodes = self.nodes[keep]
+        self.output = torch.nn.Parameter(self.output.detach()[keep])
+        self.bias = torch.nn.Parameter(self.bias.detach()[keep])
+
     def logits(self, experiment: torch.Tensor, phi: torch.Tensor) -> torch.Tensor:
         """log p up to a constant, shape (n, m)."""
         hidden = torch.tanh(self.bumps(phi) @ self.hidden.T + self.embedding[experiment])
