@@ -18,7 +18,7 @@ from dials_hybrid_refine.diffraction.propagation import PropagationSettings
 from dials_hybrid_refine.diffraction.scan import ScanGeometry
 from dials_hybrid_refine.models.choose import ThicknessOptions
 from dials_hybrid_refine.models.hybrid import HybridModel
-from dials_hybrid_refine.models.orientation import SmoothOrientation
+from dials_hybrid_refine.models.orientation.smooth import SmoothOrientation
 from dials_hybrid_refine.models.simulate import simulate_intensities
 from dials_hybrid_refine.models.structure import RefinedParameters, StructureModel
 from dials_hybrid_refine.models.thickness.constant import ConstantThickness
