@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from cctbx import xray
 
@@ -30,6 +31,7 @@ from dials_hybrid_refine.models.effects import NamedEffect
 from dials_hybrid_refine.models.hybrid import HybridModel
 from dials_hybrid_refine.models.mosaicity import Mosaicity
 from dials_hybrid_refine.models.structure import RefinedParameters, StructureModel
+from dials_hybrid_refine.models.thickness.base import ThicknessModel
 from dials_hybrid_refine.models.thickness.constant import ConstantThickness
 from dials_hybrid_refine.models.thickness.neural import NeuralThickness
 from dials_hybrid_refine.refinement.convergence import (
@@ -48,6 +50,7 @@ from dials_hybrid_refine.refinement.objective import Objective
 from dials_hybrid_refine.refinement.refine import (
     Controls,
     Refinement,
+    RefinementState,
     Schedule,
     loss_weights,
 )
@@ -78,9 +81,9 @@ STEPS_BEFORE_RESCAN = 4
 #: a given thickness further than this factor from the best of the scan may lie in another basin
 _SAME_BASIN = 1.5
 
-#: a distribution whose thickest node holds more than the first of these has run into it; where the
-#: second is the share of the scan at which it has, the crystal is thicker than was thought
-_FULL_NODE, _FULL_SHARE = 0.2, 0.1
+#: a distribution whose three thickest nodes hold more than the first of these has run into them; where
+#: it has in more than the second, a share of the scan, the crystal may be thicker than was thought
+_FULL_WEIGHT, _FULL_SHARE = 0.2, 0.1
 
 #: nodes whose weight is smaller than the first of these along the whole scan are not used; nodes are
 #: kept up to so many times the thickest that is
@@ -334,22 +337,63 @@ def _coarse_end(
         mean, width: where the thickness starts; Angstrom, as what is returned.
     """
     model, state = refinement.state.model, refinement.state
+    kept, spread, rejected = None, state.spread, state.rejected
     while True:
         refinement.coarse_stage(coarse(mean), options.schedule.coarse_steps)
+        if state.status == "interrupted":
+            return mean, width
+        if kept is not None and state.spread > kept.spread:
+            kept.restore(model, state)
+            return kept.mean, kept.width
         assert state.objective is not None
-        positions = state.objective.simulator.segment_positions()
-        with torch.no_grad():
-            distribution = model.thickness(*positions)
-        fixed = not isinstance(model.thickness, NeuralThickness) or options.thickness.largest
-        thickest = float(distribution.thickness[:, -1].max())
-        if state.status == "interrupted" or fixed or thickest >= LARGEST_SCANNED[-1]:
+        if options.thickness.largest or not _is_full(model, state.objective):
             return mean, width
-        full = float((distribution.weight[:, -1] > _FULL_NODE).double().mean())
-        if full < _FULL_SHARE:
-            return mean, width
-        mean, width = thickest, 0.25 * thickest
-        logger.info("The thickest node is full: again from %.0f +- %.0f Angstrom", mean, width)
+        kept = _CoarseResult.of(model, state, mean, width)
+        mean, width = 1.5 * mean, 1.5 * width
+        logger.info(
+            "The thickest crystals considered have weight: again from %.0f +- %.0f Angstrom",
+            mean,
+            width,
+        )
         _set_thickness(model, data, options, mean, width)
+        # those of a wrong thickness would let the priors hold the new one
+        state.spread, state.rejected = spread, rejected
+
+
+@dataclass(frozen=True)
+class _CoarseResult:
+    """The end of a coarse stage, to go back to."""
+
+    mean: float
+    width: float
+    spread: float
+    rejected: NDArray[np.bool_]
+    thickness: ThicknessModel
+    parameters: Mapping[str, torch.Tensor]
+
+    @classmethod
+    def of(
+        cls, model: HybridModel, state: RefinementState, mean: float, width: float
+    ) -> _CoarseResult:
+        parameters = {name: value.clone() for name, value in model.state_dict().items()}
+        return cls(mean, width, state.spread, state.rejected, model.thickness, parameters)
+
+    def restore(self, model: HybridModel, state: RefinementState) -> None:
+        model.thickness = self.thickness
+        model.load_state_dict(self.parameters)
+        state.spread, state.rejected = self.spread, self.rejected
+
+
+def _is_full(model: HybridModel, objective: Objective) -> bool:
+    """Whether a neural distribution has run into its thickest nodes."""
+    if not isinstance(model.thickness, NeuralThickness):
+        return False
+    with torch.no_grad():
+        distribution = model.thickness(*objective.simulator.segment_positions())
+    if float(distribution.thickness.max()) >= LARGEST_SCANNED[-1]:
+        return False
+    thickest = distribution.weight[:, -3:].sum(1)
+    return float((thickest > _FULL_WEIGHT).double().mean()) > _FULL_SHARE
 
 
 def _trim_thickness(model: HybridModel, objective: Objective) -> None:

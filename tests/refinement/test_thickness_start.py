@@ -27,9 +27,10 @@ from dials_hybrid_refine.models.thickness.neural import NeuralThickness
 from dials_hybrid_refine.refinement import program
 from dials_hybrid_refine.refinement.dataset import Dataset
 from dials_hybrid_refine.refinement.program import BeamOptions, RefinementOptions, run_refinement
-from dials_hybrid_refine.refinement.refine import Schedule
+from dials_hybrid_refine.refinement.refine import Controls, Refinement, Schedule
 from dials_hybrid_refine.refinement.settings import (
     coarse_selection,
+    derivative_selection,
     largest_node,
     node_spacing,
     scan_nodes,
@@ -136,3 +137,47 @@ def test_weights_stand_for_their_share_of_the_axis() -> None:
         assert weights.sum() == pytest.approx(1)
         assert weights @ nodes == pytest.approx(mean, rel=0.01)
         assert np.sqrt(weights @ (nodes - mean) ** 2) == pytest.approx(0.2 * mean, rel=0.03)
+
+
+def coarse_refinement(true: float, mean: float, width: float) -> tuple[HybridModel, float]:
+    """A neural model after the coarse steps, from a thickness (mean +- width) and true atoms, and the
+    thickness it started from in the end; all in Angstrom."""
+    scan, observations = simulated(true)
+    options = RefinementOptions(propagation=ONE_THREAD, schedule=Schedule(coarse_tolerance=1e-3))
+    model = HybridModel(
+        StructureModel(quartz_structure(), RefinedParameters()),
+        ConstantThickness(500.0),
+        SmoothOrientation([scan.phi_range]),
+    )
+    data = Dataset([scan], observations, np.zeros(len(observations), dtype=bool))
+    refinement = Refinement(
+        data,
+        model,
+        ONE_THREAD,
+        options.weighting,
+        options.scale_variation,
+        options.schedule,
+        Controls(),
+        1.0,
+        derivative_selection(G_MAX),
+    )
+    program._set_thickness(model, data, options, mean, width)
+    start, _ = program._coarse_end(
+        refinement, data, options, lambda t: coarse_selection(G_MAX, t), mean, width
+    )
+    return model, start
+
+
+def test_thickness_beyond_the_nodes_is_reached() -> None:
+    """With nodes up to 1200 Angstrom the distribution of a thicker crystal runs into the last ones."""
+    model, start = coarse_refinement(1500.0, 600.0, 150.0)
+    assert start > 600
+    assert isinstance(model.thickness, NeuralThickness)
+    assert model.thickness.nodes[-1] > 1500
+
+
+def test_enough_nodes_are_kept() -> None:
+    model, start = coarse_refinement(500.0, 450.0, 100.0)
+    assert start == 450
+    assert isinstance(model.thickness, NeuralThickness)
+    assert model.thickness.nodes[-1] == 900
