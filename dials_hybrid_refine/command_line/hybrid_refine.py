@@ -78,12 +78,10 @@ from dials_hybrid_refine.io.summary_json import InputFiles, as_text, input_files
 from dials_hybrid_refine.io.symmetry import check_compatible, unique_indices
 from dials_hybrid_refine.models.effects import EffectContext
 from dials_hybrid_refine.refinement.frames import Frames, choose_frames
-from dials_hybrid_refine.refinement.program import (
-    STEPS_BEFORE_RESCAN,
-    run_refinement,
-)
+from dials_hybrid_refine.refinement.program import run_refinement
 from dials_hybrid_refine.refinement.refine import Controls
 from dials_hybrid_refine.refinement.result import Result
+from dials_hybrid_refine.refinement.thickness_course import STEPS_BEFORE_RESCAN
 from dials_hybrid_refine.report import log_tables
 from dials_hybrid_refine.report.progress import show_iterations, stop_on_signal
 

@@ -18,7 +18,7 @@ from dials_hybrid_refine.models.choose import (
 )
 from dials_hybrid_refine.models.structure import RefinedParameters
 from dials_hybrid_refine.refinement.frames import FrameFilter
-from dials_hybrid_refine.refinement.program import (
+from dials_hybrid_refine.refinement.options import (
     BeamOptions,
     RefinementOptions,
 )
@@ -52,6 +52,7 @@ def refinement_options(params: Any) -> RefinementOptions:
             node_distance=thickness.node_distance,
             resolution=thickness.resolution,
             smoothness=thickness.smoothness,
+            shape_smoothness=thickness.shape_smoothness,
             tilt_correction=thickness.tilt_correction,
         ),
         thickness_start=auto(thickness.start),

@@ -69,7 +69,11 @@ thickness {
     .expert_level = 1
   smoothness = 30
     .type = float(value_min=1e-6)
-    .help = "Weight of the prior that keeps the neural models smooth."
+    .help = "Weight of the prior that lets the neural models change little, or linearly, with the angle."
+    .expert_level = 1
+  shape_smoothness = 10000
+    .type = float(value_min=1e-6)
+    .help = "Weight of the prior that keeps the neural distribution near a normal one at each angle."
     .expert_level = 1
 }
 orientation {

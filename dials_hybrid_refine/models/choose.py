@@ -37,7 +37,7 @@ class ThicknessOptions:
         largest: thickest node of the neural distribution in Angstrom; None: found from the data.
         node_distance: between nodes, in Angstrom, at most; less for thin crystals.
         resolution: degrees over which the neural models can change.
-        smoothness: weight of its prior.
+        smoothness, shape_smoothness: weights of its prior along the angle and along the thickness.
         relative_change: prior of the per-image model on changes between images.
         tilt_correction: whether the crystal is a plate whose thickness grows as it is tilted
             (``TiltedPlate``).
@@ -51,6 +51,7 @@ class ThicknessOptions:
     node_distance: float = 50.0
     resolution: float = 10.0
     smoothness: float = 30.0
+    shape_smoothness: float = 1e4
     relative_change: float = 0.2
     tilt_correction: bool = False
 
@@ -139,6 +140,7 @@ def thickness_model(
             phi_ranges,
             resolution=options.resolution,
             smoothness=options.smoothness,
+            shape_smoothness=options.shape_smoothness,
             seed=seed,
         )
     if options.model == "neural_mean":

@@ -19,6 +19,11 @@ _MEMORY = 20
 _SUFFICIENT_DECREASE = 1e-4
 _MAX_TRIALS = 10
 
+#: steps that a matrix of Levenberg-Marquardt serves for, as long as the decrease of the loss is within
+#: these limits of what it foretold
+_STEPS_PER_MATRIX = 3
+_GOOD_GAIN = (0.6, 1.4)
+
 
 class HasLoss(Protocol):
     """What a function must return beside its gradient."""
@@ -56,15 +61,15 @@ def levenberg_marquardt_steps(
         function: parameters (p,) -> evaluation and gradient (p,) of the loss. Its last call may
             be at parameters that were not accepted.
         normal_matrix: half the approximate Hessian (p, p) at the parameters of the last call of
-            ``function``.
+            ``function``. It serves for another step where it has foretold a step's decrease well.
         start: parameters to start from, in units in which 1 is a large step.
         damping: starting value of lambda; the damped Hessian is H + lambda (diag H + 1).
         max_step: longest change of any one parameter in a step.
     """
     parameters = start.clone()
     evaluation, gradient = function(parameters)
+    hessian, age = 2 * normal_matrix(), 0
     while True:
-        hessian = 2 * normal_matrix()
         for _ in range(_MAX_TRIALS):
             step = -_solve(damped(hessian, damping), gradient)
             step *= min(1.0, max_step / max(float(step.abs().max()), 1e-30))
@@ -75,11 +80,18 @@ def levenberg_marquardt_steps(
                 break
             damping *= 4
         else:
-            return
+            if age == 0:
+                return
+            function(parameters)
+            hessian, age = 2 * normal_matrix(), 0
+            continue
         gain = decrease / expected if expected > 0 else 0.0
         damping = damping / 5 if gain > 0.7 else damping * 3 if gain < 0.25 else damping
         parameters, evaluation, gradient = parameters + step, trial, trial_gradient
         yield Step(parameters, evaluation, decrease, damping)
+        age += 1
+        if age == _STEPS_PER_MATRIX or not _GOOD_GAIN[0] < gain < _GOOD_GAIN[1]:
+            hessian, age = 2 * normal_matrix(), 0
 
 
 def damped(hessian: torch.Tensor, damping: float) -> torch.Tensor:

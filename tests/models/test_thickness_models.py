@@ -72,9 +72,32 @@ def test_prior_of_the_network_vanishes_for_what_it_prefers() -> None:
 
 
 def test_prior_scales_with_smoothness() -> None:
-    weak, strong = (NeuralThickness(NODES, START, RANGES, smoothness=s) for s in (1.0, 9.0))
-    ratio = strong.prior_residuals().square().sum() / weak.prior_residuals().square().sum()
-    assert float(ratio) == pytest.approx(9)
+    """Each of its two weights scales its part."""
+
+    def prior(smoothness: float, shape_smoothness: float) -> float:
+        model = neural()
+        model._smoothness, model._shape_smoothness = smoothness, shape_smoothness
+        return float(model.prior_residuals().square().sum().detach())
+
+    along_phi, along_t = prior(1.0, 0.0), prior(0.0, 1.0)
+    assert along_phi > 1e-3 and along_t > 1e-3
+    assert prior(9.0, 4.0) == pytest.approx(9 * along_phi + 4 * along_t)
+
+
+def test_prior_along_the_scan_is_on_bends_of_mean_and_width() -> None:
+    """A normal distribution whose mean and width are parabolas of the angle, on close nodes:
+    second differences of both over a quarter of the mean, no roughness along t."""
+    nodes = np.arange(10.0, 1201.0, 10.0)
+    model = NeuralThickness(nodes, np.ones(len(nodes)), [(-50.0, 50.0)], shape_smoothness=1e6)
+    centres = model.bumps.centres
+    mean, width = 500 + 0.05 * centres**2, 80 + 0.01 * centres**2
+    logits = -0.5 * ((torch.from_numpy(nodes) - mean[:, None]) / width[:, None]) ** 2
+    model.logits = lambda experiment, phi: logits  # type: ignore[method-assign]
+    spacing = float(centres[1] - centres[0])
+    bends = torch.stack([torch.full_like(mean, 0.1), torch.full_like(mean, 0.02)]) * spacing**2
+    expected = (30 * (bends / (0.25 * mean))[:, 1:-1].square()).sum()
+    found = model.prior_residuals().square().sum()
+    assert float(found) == pytest.approx(float(expected), rel=1e-3)
 
 
 def test_mean_and_width_of_a_distribution() -> None:

@@ -24,9 +24,9 @@ from dials_hybrid_refine.models.structure import RefinedParameters, StructureMod
 from dials_hybrid_refine.models.thickness.constant import ConstantThickness
 from dials_hybrid_refine.models.thickness.given import GivenThickness
 from dials_hybrid_refine.models.thickness.neural import NeuralThickness
-from dials_hybrid_refine.refinement import program
 from dials_hybrid_refine.refinement.dataset import Dataset
-from dials_hybrid_refine.refinement.program import BeamOptions, RefinementOptions, run_refinement
+from dials_hybrid_refine.refinement.options import BeamOptions, RefinementOptions
+from dials_hybrid_refine.refinement.program import run_refinement
 from dials_hybrid_refine.refinement.refine import Controls, Refinement, Schedule
 from dials_hybrid_refine.refinement.settings import (
     coarse_selection,
@@ -36,6 +36,7 @@ from dials_hybrid_refine.refinement.settings import (
     scan_nodes,
     thickness_nodes,
 )
+from dials_hybrid_refine.refinement.thickness_course import coarse_end, scan_basin, set_thickness
 from dials_hybrid_refine.refinement.thickness_start import normal_distribution
 
 G_MAX = 1.2
@@ -87,7 +88,7 @@ def test_scan_finds_the_basin(thickness: float, distance: float) -> None:
     )
     data = Dataset([scan], observations, np.zeros(len(observations), dtype=bool))
     options = RefinementOptions(propagation=ONE_THREAD)
-    found = program._scan(model, data, options, lambda t: coarse_selection(G_MAX, t))
+    found = scan_basin(model, data, options, lambda t: coarse_selection(G_MAX, t))
     assert found.best[0] == pytest.approx(thickness, rel=0.125 if distance == 0 else 0.25)
 
 
@@ -161,8 +162,8 @@ def coarse_refinement(true: float, mean: float, width: float) -> tuple[HybridMod
         1.0,
         derivative_selection(G_MAX),
     )
-    program._set_thickness(model, data, options, mean, width)
-    start, _ = program._coarse_end(
+    set_thickness(model, data, options, mean, width)
+    start, _ = coarse_end(
         refinement, data, options, lambda t: coarse_selection(G_MAX, t), mean, width
     )
     return model, start

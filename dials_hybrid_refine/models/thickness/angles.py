@@ -38,3 +38,13 @@ def random_weights(generator: torch.Generator, *shape: int) -> torch.nn.Paramete
     """Starting weights of a layer whose inputs are the last of the dimensions."""
     values = torch.randn(shape, generator=generator, dtype=torch.float64)
     return torch.nn.Parameter(values / shape[-1] ** 0.5)
+
+
+def bend(values: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
+    """Second differences along the scan, over a quarter of the mean thickness.
+
+    Args:
+        values: shape (..., n), at evenly spaced angles, Angstrom.
+        mean: shape (..., n), mean thickness there, Angstrom.
+    """
+    return values.diff(n=2, dim=-1) / (0.25 * mean[..., 1:-1])

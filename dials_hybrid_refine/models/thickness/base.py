@@ -24,10 +24,13 @@ class ThicknessDistribution:
         """Mean thickness, shape (n,), in Angstrom."""
         return (self.thickness * self.weight).sum(-1)
 
+    def variance(self) -> torch.Tensor:
+        """Mean square deviation from the mean, shape (n,), in Angstrom^2."""
+        return (self.weight * (self.thickness - self.mean()[:, None]) ** 2).sum(-1)
+
     def standard_deviation(self) -> torch.Tensor:
         """Width of the distribution, shape (n,), in Angstrom."""
-        variance = (self.weight * (self.thickness - self.mean()[:, None]) ** 2).sum(-1)
-        return variance.clamp_min(0).sqrt()
+        return self.variance().clamp_min(0).sqrt()
 
 
 class ThicknessModel(torch.nn.Module, ABC):

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dials_hybrid_refine.models.thickness.angles import AngleBumps, random_weights
+from dials_hybrid_refine.models.thickness.angles import AngleBumps, bend, random_weights
 from dials_hybrid_refine.models.thickness.base import ThicknessDistribution, ThicknessModel
 
 #: share of the prior that also empty nodes feel, lest they run away
@@ -32,7 +32,8 @@ class NeuralThickness(ThicknessModel):
         phi_ranges: Sequence[tuple[float, float]],
         resolution: float = 10.0,
         width: int = 16,
-        smoothness: float = 3.0,
+        smoothness: float = 30.0,
+        shape_smoothness: float = 1e4,
         seed: int = 0,
     ) -> None:
         """
@@ -42,7 +43,8 @@ class NeuralThickness(ThicknessModel):
             phi_ranges: first and last angle of each experiment in degrees.
             resolution: distance in degrees of the bumps that describe the angle.
             width: number of hidden units.
-            smoothness: weight of the prior on the roughness of log p (``prior_residuals``).
+            smoothness, shape_smoothness: weights of the prior on the roughness of log p along phi
+                and along t (``prior_residuals``).
             seed: of the random starting weights.
         """
         super().__init__()
@@ -50,6 +52,7 @@ class NeuralThickness(ThicknessModel):
         self.register_buffer("nodes", torch.from_numpy(np.asarray(nodes, dtype=float)))
         self.bumps = AngleBumps(phi_ranges, resolution)
         self._smoothness = smoothness
+        self._shape_smoothness = shape_smoothness
         self.hidden = random_weights(generator, width, len(self.bumps.centres))
         self.embedding = torch.nn.Parameter(
             torch.zeros(len(phi_ranges), width, dtype=torch.float64)
@@ -75,18 +78,25 @@ class NeuralThickness(ThicknessModel):
         return ThicknessDistribution(self.nodes.expand_as(weight), weight)
 
     def prior_residuals(self) -> torch.Tensor:
-        """Roughness of log p where p has weight, so that empty nodes cost nothing.
+        """Roughness of the distribution along the thickness, and of its moments along the scan.
 
-        Along t third differences, which vanish for a normal distribution of any mean and width;
-        along phi second differences between bumps, which vanish where the mean changes linearly.
+        Along t third differences of log p where p has weight: they vanish for a normal distribution of
+        any mean and width, and empty nodes cost nothing. Along phi second differences, between bumps,
+        of mean and standard deviation, in units of a quarter of the mean: they vanish where both
+        change linearly.
         """
         n_experiments, n_centres = len(self.embedding), len(self.bumps.centres)
         experiment = torch.arange(n_experiments).repeat_interleave(n_centres)
         logits = self.logits(experiment, self.bumps.centres.repeat(n_experiments))
-        logits = logits.reshape(n_experiments, n_centres, -1)
-        weight = torch.softmax(logits, dim=-1).mean(1, keepdim=True)
-        centred = logits - (weight * logits).sum(-1, keepdim=True)
-        root = (self._smoothness * (weight + _EMPTY / len(self.nodes))).sqrt()
-        along_t = root[..., 1:-2] * logits.diff(n=3, dim=2)
-        along_phi = root * centred.diff(n=2, dim=1)
+        p = torch.softmax(logits, dim=-1)
+        distribution = ThicknessDistribution(self.nodes.expand_as(p), p)
+        shape = (n_experiments, n_centres)
+        weight = p.reshape(*shape, -1).mean(1, keepdim=True) + _EMPTY / len(self.nodes)
+        rough = logits.reshape(*shape, -1).diff(n=3, dim=2)
+        along_t = (self._shape_smoothness * weight[..., 1:-2]).sqrt() * rough
+        mean = distribution.mean().reshape(shape)
+        # no narrower than 1 Angstrom: the root has no slope at zero
+        width = distribution.variance().clamp_min(1).sqrt().reshape(shape)
+        moments = torch.stack([mean, width])
+        along_phi = bend(moments, mean) * self._smoothness**0.5
         return torch.cat([along_t.reshape(-1), along_phi.reshape(-1)])

@@ -7,11 +7,8 @@ from collections.abc import Sequence
 
 import torch
 
-from dials_hybrid_refine.models.thickness.angles import AngleBumps, random_weights
+from dials_hybrid_refine.models.thickness.angles import AngleBumps, bend, random_weights
 from dials_hybrid_refine.models.thickness.base import ThicknessDistribution, ThicknessModel
-
-#: width of a distribution in units of its mean for which the prior is as strong as ``NeuralThickness``'s
-_RELATIVE_WIDTH = 0.25
 
 
 class NeuralMeanThickness(ThicknessModel):
@@ -60,15 +57,10 @@ class NeuralMeanThickness(ThicknessModel):
         return ThicknessDistribution(thickness, torch.ones_like(thickness))
 
     def prior_residuals(self) -> torch.Tensor:
-        """Second differences of the mean between bumps, which vanish where it changes linearly.
-
-        A normal distribution of width s whose mean bends by d has log p bent by d (t - mean) / s^2:
-        the prior of ``NeuralThickness`` on it is smoothness (d / s)^2. Here s is a quarter of the
-        mean.
-        """
+        """Second differences of the mean between bumps in units of a quarter of it, as in
+        ``NeuralThickness``; they vanish where it changes linearly."""
         n_experiments, n_centres = len(self.embedding), len(self.bumps.centres)
         experiment = torch.arange(n_experiments).repeat_interleave(n_centres)
         mean = self.mean(experiment, self.bumps.centres.repeat(n_experiments))
         mean = mean.reshape(n_experiments, n_centres)
-        bend = mean.diff(n=2, dim=1) / (_RELATIVE_WIDTH * mean[:, 1:-1])
-        return self._smoothness**0.5 * bend.reshape(-1)
+        return self._smoothness**0.5 * bend(mean, mean).reshape(-1)
