@@ -144,4 +144,4 @@ def _representative_part(data: Dataset) -> Dataset:
             chosen |= near & (observations.experiment == i)
     if not chosen.any():
         return data
-    return Dataset(data.scans, observations.select(chosen), data.held_out[chosen])
+    return data.select(chosen)

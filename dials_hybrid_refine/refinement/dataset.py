@@ -21,6 +21,9 @@ from dials_hybrid_refine.models.structure import composition_of
 from dials_hybrid_refine.refinement.held_out import with_own_scales
 from dials_hybrid_refine.refinement.weights import variances
 
+#: degrees of a stretch of the scan in a sample of the data
+_STRETCH = 3.0
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -36,6 +39,26 @@ class Dataset:
     observations: Observations
     held_out: NDArray[np.bool_]
     held_out_stretch: NDArray[np.int64] | None = None
+
+    def select(self, chosen: NDArray[np.bool_]) -> Dataset:
+        """The observations of a mask (n,)."""
+        stretch = self.held_out_stretch
+        return Dataset(
+            self.scans,
+            self.observations.select(chosen),
+            self.held_out[chosen],
+            None if stretch is None else stretch[chosen],
+        )
+
+    def sample(self, most: int) -> Dataset:
+        """Stretches of the scans, evenly spread, with about so many observations; all if there are
+        not clearly more."""
+        spacing = len(self.observations) // most
+        if spacing < 2:
+            return self
+        starts = np.array([scan.phi_range[0] for scan in self.scans])
+        turned = self.observations.phi - starts[self.observations.experiment]
+        return self.select((turned // _STRETCH).astype(int) % spacing == spacing // 2)
 
     def comparable(
         self, calculated: NDArray[np.float64], instability: float

@@ -58,6 +58,9 @@ from dials_hybrid_refine.refinement.thickness_course import (
 
 logger = logging.getLogger("dials.hybrid_refine.program")
 
+#: reflections that are enough for a coarse calculation
+_COARSE_REFLECTIONS = 5000
+
 #: fewest reflections for each structural parameter
 _MIN_DATA_PER_PARAMETER = 2
 
@@ -109,10 +112,17 @@ def run_refinement(
     def coarse(thickness: float) -> BeamSelection:
         return replace(coarse_selection(g_data, thickness), block_width=block_width)
 
-    scan = scan_basin(model, data, options, coarse)
-    spread = float(np.sqrt(scan.chi_square.min() / (~data.held_out).sum()))
+    sample = data.sample(_COARSE_REFLECTIONS)
+    if sample is not data:
+        logger.info(
+            "The coarse calculation takes %d of %d reflections, in stretches of the scan",
+            len(sample.observations),
+            len(data.observations),
+        )
+    scan = scan_basin(model, sample, options, coarse)
+    spread = float(np.sqrt(scan.chi_square.min() / (~sample.held_out).sum()))
     refinement = Refinement(
-        data,
+        sample,
         model,
         options.propagation,
         options.weighting,
@@ -124,9 +134,12 @@ def run_refinement(
     )
     setup_seconds = time.monotonic() - started
     convergence: list[ConvergenceRow] = []
-    mean, width = coarse_start(refinement, data, options, coarse, scan.best)
+    mean, width = coarse_start(refinement, sample, options, coarse, scan.best)
     if refinement.state.status != "interrupted":
-        mean, width = coarse_end(refinement, data, options, coarse, mean, width)
+        mean, width = coarse_end(refinement, sample, options, coarse, mean, width)
+    if sample is not data:
+        refinement = refinement.with_data(data)
+        refinement.judge_outliers(coarse(mean))
     if refinement.state.status != "interrupted":
         if options.thickness.largest is None:
             assert refinement.state.objective is not None

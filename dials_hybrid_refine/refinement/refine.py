@@ -144,6 +144,29 @@ class Refinement:
         self._damping = 1.0
         self.state = RefinementState(model, np.zeros(len(data.observations), dtype=bool), spread)
 
+    def with_data(self, data: Dataset) -> Refinement:
+        """The same with other observations, of which none is rejected yet."""
+        other = Refinement(
+            data,
+            self.state.model,
+            self._settings,
+            self._weighting,
+            self._scale_variation,
+            self._schedule,
+            self._controls,
+            self.state.spread,
+            self._derivatives,
+        )
+        other._damping = self._damping
+        none = np.zeros(len(data.observations), dtype=bool)
+        other.state = replace(self.state, rejected=none, evaluation=None, objective=None)
+        return other
+
+    def judge_outliers(self, selection: BeamSelection) -> None:
+        """Find outliers with the parameters as they are."""
+        self.state.evaluation = self._objective(selection).evaluate()
+        self._judge_outliers()
+
     def gauss_newton(self, selection: BeamSelection) -> GaussNewton:
         """The normal equations at the current parameters, in a calculation of its own."""
         columns = self._make_objective(self._derivatives).structure_columns()
