@@ -67,11 +67,11 @@ thickness {
     .type = float(value_min=0.5)
     .help = "Degrees of rotation over which the neural models can change."
     .expert_level = 1
-  smoothness = 30
+  smoothness = 3
     .type = float(value_min=1e-6)
     .help = "Weight of the prior that lets the neural models change little, or linearly, with the angle."
     .expert_level = 1
-  shape_smoothness = 10000
+  shape_smoothness = 1000
     .type = float(value_min=1e-6)
     .help = "Weight of the prior that keeps the neural distribution near a normal one at each angle."
     .expert_level = 1

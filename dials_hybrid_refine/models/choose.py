@@ -50,8 +50,8 @@ class ThicknessOptions:
     largest: float | None = None
     node_distance: float = 50.0
     resolution: float = 10.0
-    smoothness: float = 30.0
-    shape_smoothness: float = 1e4
+    smoothness: float = 3.0
+    shape_smoothness: float = 1e3
     relative_change: float = 0.2
     tilt_correction: bool = False
 
@@ -132,11 +132,9 @@ def thickness_model(
     """
     mean = float(start @ nodes / start.sum())
     if options.model == "neural":
-        # no node may start without any weight: the network could never give it some
-        mixed = start / start.sum() + 1e-3 / len(start)
         return NeuralThickness(
             nodes,
-            mixed,
+            start,
             phi_ranges,
             resolution=options.resolution,
             smoothness=options.smoothness,

@@ -19,13 +19,13 @@ FIRST = torch.zeros(23, dtype=torch.int64)
 
 
 def neural(seed: int = 0, trained: bool = True) -> NeuralThickness:
-    """A network; trained: with an output layer that is not zero."""
+    """A network; trained: with output layers that are not zero."""
     model = NeuralThickness(NODES, START, RANGES, seed=seed)
     if trained:
         generator = torch.Generator().manual_seed(2)
         with torch.no_grad():
-            for parameter in (model.output, model.embedding):
-                parameter.copy_(torch.randn(parameter.shape, generator=generator).double())
+            for parameter in (model.moments, model.shape, model.embedding):
+                parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator).double())
     return model
 
 
@@ -41,9 +41,24 @@ def test_weights_of_the_network_are_a_distribution() -> None:
     assert (other.weight - distribution.weight).abs().max() > 0.01
 
 
-def test_network_starts_from_the_given_distribution_at_all_angles() -> None:
-    weight = neural(trained=False)(FIRST, PHI).weight
-    np.testing.assert_allclose(weight.detach(), np.tile(START / START.sum(), (23, 1)), rtol=1e-12)
+def test_network_starts_as_the_given_normal_distribution_at_all_angles() -> None:
+    """Discrete nodes and their ends change the moments by less than a per cent."""
+    start = np.exp(-0.5 * ((NODES - 450) / 110) ** 2)
+    distribution = NeuralThickness(NODES, start, RANGES)(FIRST, PHI)
+    weight = distribution.weight.detach().numpy()
+    np.testing.assert_array_equal(weight, np.tile(weight[:1], (23, 1)))
+    np.testing.assert_allclose(weight[0], start / start.sum(), rtol=0.01, atol=1e-5)
+
+
+def test_network_never_falls_between_its_nodes() -> None:
+    """However narrow, the distribution feels where its middle is."""
+    model = NeuralThickness(NODES, np.exp(-0.5 * ((NODES - 450) / 5) ** 2) + 1e-300, RANGES)
+    with torch.no_grad():
+        model.moments_bias[:, 0] += 0.05
+    mean = model(FIRST, PHI).mean()
+    assert mean[0].item() == pytest.approx(450 * np.exp(0.05), rel=0.01)
+    (slope,) = torch.autograd.grad(mean[0], model.moments_bias)
+    assert slope[0, 0].item() == pytest.approx(450 * np.exp(0.05), rel=0.1)
 
 
 def test_seeds_are_reproducible() -> None:
@@ -63,41 +78,43 @@ def test_network_cannot_follow_changes_faster_than_its_resolution() -> None:
 
 
 def test_prior_of_the_network_vanishes_for_what_it_prefers() -> None:
-    """log p linear in t and the same at all angles costs nothing; roughness along each does."""
-    linear = NeuralThickness(NODES, np.exp(-NODES / 300), RANGES)
-    assert linear.prior_residuals().square().sum() < 1e-20
-    bumpy = NeuralThickness(NODES, START, RANGES)
-    assert bumpy.prior_residuals().square().sum() > 1e-3
-    assert neural().prior_residuals().square().sum() > bumpy.prior_residuals().square().sum()
+    """A normal distribution that is the same at all angles costs nothing; all else does."""
+    assert neural(trained=False).prior_residuals().square().sum() < 1e-20
+    for name in ("moments", "shape"):
+        model = neural()
+        with torch.no_grad():
+            getattr(model, name).zero_()
+        assert model.prior_residuals().square().sum() > 1e-3
 
 
 def test_prior_scales_with_smoothness() -> None:
-    """Each of its two weights scales its part."""
+    """Each of its two weights scales its part; the size of d has a part of its own."""
 
     def prior(smoothness: float, shape_smoothness: float) -> float:
         model = neural()
         model._smoothness, model._shape_smoothness = smoothness, shape_smoothness
         return float(model.prior_residuals().square().sum().detach())
 
-    along_phi, along_t = prior(1.0, 0.0), prior(0.0, 1.0)
-    assert along_phi > 1e-3 and along_t > 1e-3
-    assert prior(9.0, 4.0) == pytest.approx(9 * along_phi + 4 * along_t)
+    size = prior(0.0, 0.0)
+    along_phi, along_t = prior(1.0, 0.0) - size, prior(0.0, 1.0) - size
+    assert size > 1e-3 and along_phi > 1e-3 and along_t > 1e-3
+    assert prior(9.0, 4.0) == pytest.approx(size + 9 * along_phi + 4 * along_t)
 
 
 def test_prior_along_the_scan_is_on_bends_of_mean_and_width() -> None:
-    """A normal distribution whose mean and width are parabolas of the angle, on close nodes:
-    second differences of both over a quarter of the mean, no roughness along t."""
-    nodes = np.arange(10.0, 1201.0, 10.0)
-    model = NeuralThickness(nodes, np.ones(len(nodes)), [(-50.0, 50.0)], shape_smoothness=1e6)
-    centres = model.bumps.centres
+    """Parabolas of the angle: second differences of both over a quarter of the mean."""
+    model = neural(trained=False)
+    centres = model.bumps.centres.repeat(2)
     mean, width = 500 + 0.05 * centres**2, 80 + 0.01 * centres**2
-    logits = -0.5 * ((torch.from_numpy(nodes) - mean[:, None]) / width[:, None]) ** 2
-    model.logits = lambda experiment, phi: logits  # type: ignore[method-assign]
+    model._outputs = lambda experiment, phi: (  # type: ignore[method-assign]
+        mean, width, torch.zeros(len(centres), len(NODES), dtype=torch.float64)
+    )  # fmt: skip
     spacing = float(centres[1] - centres[0])
-    bends = torch.stack([torch.full_like(mean, 0.1), torch.full_like(mean, 0.02)]) * spacing**2
-    expected = (30 * (bends / (0.25 * mean))[:, 1:-1].square()).sum()
+    n = len(centres) // 2
+    bends = torch.tensor([[0.1], [0.02]], dtype=torch.float64) * spacing**2
+    expected = 2 * (3 * (bends / (0.25 * mean[:n]))[:, 1:-1].square()).sum()
     found = model.prior_residuals().square().sum()
-    assert float(found) == pytest.approx(float(expected), rel=1e-3)
+    assert float(found) == pytest.approx(float(expected), rel=1e-9)
 
 
 def test_mean_and_width_of_a_distribution() -> None:
@@ -138,7 +155,7 @@ def test_empty_thick_nodes_can_be_dropped() -> None:
     model = NeuralThickness(nodes, np.exp(-(((nodes - 300) / 80) ** 2)), [(-20.0, 20.0)])
     with torch.no_grad():
         generator = torch.Generator().manual_seed(2)
-        model.output.copy_(0.1 * torch.randn(model.output.shape, generator=generator))
+        model.shape.copy_(0.1 * torch.randn(model.shape.shape, generator=generator))
     where = torch.zeros(3, dtype=torch.int64), torch.linspace(-20, 20, 3, dtype=torch.float64)
     before = model(*where)
     model.drop_nodes_beyond(620.0)

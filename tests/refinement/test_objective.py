@@ -103,7 +103,8 @@ def neural_thickness() -> NeuralThickness:
     model = NeuralThickness(nodes, np.exp(-(((nodes - 300) / 150) ** 2)), RANGE, width=3)
     with torch.no_grad():
         generator = torch.Generator().manual_seed(5)
-        model.output.copy_(0.3 * torch.randn(model.output.shape, generator=generator))
+        for parameter in (model.moments, model.shape):
+            parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
     return model
 
 

@@ -16,11 +16,15 @@ _EMPTY = 0.01
 
 
 class NeuralThickness(ThicknessModel):
-    """p(t | phi) on fixed nodes of thickness, as the softmax of a small network of phi.
+    """p(t | phi) on fixed nodes of thickness, from a small network of phi.
 
-    The angle enters as smooth bumps (Gaussians along the scan), so that the network can follow
-    changes over ``resolution`` degrees and not much faster. The
-    output layer starts at zero: the starting distribution is the same at all angles.
+        log p = -(t - m(phi))^2 / (2 s(phi)^2) + d(t, phi) + const
+
+    The network's outputs are log m, log s and d at the nodes: what moves or widens the distribution is
+    one number, what changes its shape many, which the prior keeps small. The angle enters as smooth
+    bumps (Gaussians along the scan), so that the network can follow changes over ``resolution``
+    degrees and not much faster. The output layers start at zero: the starting distribution is the
+    same at all angles.
     """
 
     nodes: torch.Tensor
@@ -32,19 +36,20 @@ class NeuralThickness(ThicknessModel):
         phi_ranges: Sequence[tuple[float, float]],
         resolution: float = 10.0,
         width: int = 16,
-        smoothness: float = 30.0,
-        shape_smoothness: float = 1e4,
+        smoothness: float = 3.0,
+        shape_smoothness: float = 1e3,
         seed: int = 0,
     ) -> None:
         """
         Args:
-            nodes: shape (m,), thicknesses in Angstrom.
-            start: shape (m,), the starting distribution (positive).
+            nodes: shape (m,), thicknesses in Angstrom, evenly spaced.
+            start: shape (m,), non-negative: the model starts as a normal distribution with the mean
+                and standard deviation of this one.
             phi_ranges: first and last angle of each experiment in degrees.
             resolution: distance in degrees of the bumps that describe the angle.
             width: number of hidden units.
-            smoothness, shape_smoothness: weights of the prior on the roughness of log p along phi
-                and along t (``prior_residuals``).
+            smoothness, shape_smoothness: weights of the prior along phi, and on the roughness of d
+                along t (``prior_residuals``).
             seed: of the random starting weights.
         """
         super().__init__()
@@ -53,50 +58,66 @@ class NeuralThickness(ThicknessModel):
         self.bumps = AngleBumps(phi_ranges, resolution)
         self._smoothness = smoothness
         self._shape_smoothness = shape_smoothness
+        # a distribution between two nodes would not feel where it is
+        self._least_width = 0.5 * float(nodes[1] - nodes[0])
+        n_experiments = len(phi_ranges)
+
+        def zeros(*shape: int) -> torch.nn.Parameter:
+            return torch.nn.Parameter(torch.zeros(shape, dtype=torch.float64))
+
         self.hidden = random_weights(generator, width, len(self.bumps.centres))
-        self.embedding = torch.nn.Parameter(
-            torch.zeros(len(phi_ranges), width, dtype=torch.float64)
-        )
-        self.output = torch.nn.Parameter(torch.zeros(len(nodes), width, dtype=torch.float64))
-        log_start = torch.from_numpy(np.log(np.asarray(start) / np.sum(start)))
-        self.bias = torch.nn.Parameter(log_start)
+        self.embedding = zeros(n_experiments, width)
+        share = np.asarray(start) / np.sum(start)
+        mean = float(share @ nodes)
+        variance = float(share @ (nodes - mean) ** 2)
+        excess = max(variance - self._least_width**2, (0.1 * self._least_width) ** 2)
+        logarithms = torch.tensor([np.log(mean), 0.5 * np.log(excess)], dtype=torch.float64)
+        self.moments = zeros(2, width)
+        self.moments_bias = torch.nn.Parameter(logarithms.repeat(n_experiments, 1))
+        self.shape = zeros(len(nodes), width)
+        self.shape_bias = zeros(len(nodes))
 
     def drop_nodes_beyond(self, largest: float) -> None:
         """Keep the nodes up to a thickness in Angstrom; the weights of the others fall to the rest."""
         keep = self.nodes <= largest
         self.nodes = self.nodes[keep]
-        self.output = torch.nn.Parameter(self.output.detach()[keep])
-        self.bias = torch.nn.Parameter(self.bias.detach()[keep])
+        self.shape = torch.nn.Parameter(self.shape.detach()[keep])
+        self.shape_bias = torch.nn.Parameter(self.shape_bias.detach()[keep])
 
-    def logits(self, experiment: torch.Tensor, phi: torch.Tensor) -> torch.Tensor:
-        """log p up to a constant, shape (n, m)."""
+    def _outputs(
+        self, experiment: torch.Tensor, phi: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """m (n,) and s (n,) in Angstrom, and d (n, m)."""
         hidden = torch.tanh(self.bumps(phi) @ self.hidden.T + self.embedding[experiment])
-        return hidden @ self.output.T + self.bias
+        moments = (hidden @ self.moments.T + self.moments_bias[experiment]).exp()
+        centre, width = moments.unbind(-1)
+        width = (width**2 + self._least_width**2).sqrt()
+        return centre, width, hidden @ self.shape.T + self.shape_bias
 
-    def forward(self, experiment: torch.Tensor, phi: torch.Tensor) -> ThicknessDistribution:
-        weight = torch.softmax(self.logits(experiment, phi), dim=-1)
+    def _distribution(
+        self, centre: torch.Tensor, width: torch.Tensor, deviation: torch.Tensor
+    ) -> ThicknessDistribution:
+        logits = -0.5 * ((self.nodes - centre[:, None]) / width[:, None]) ** 2 + deviation
+        weight = torch.softmax(logits, dim=-1)
         return ThicknessDistribution(self.nodes.expand_as(weight), weight)
 
-    def prior_residuals(self) -> torch.Tensor:
-        """Roughness of the distribution along the thickness, and of its moments along the scan.
+    def forward(self, experiment: torch.Tensor, phi: torch.Tensor) -> ThicknessDistribution:
+        return self._distribution(*self._outputs(experiment, phi))
 
-        Along t third differences of log p where p has weight: they vanish for a normal distribution of
-        any mean and width, and empty nodes cost nothing. Along phi second differences, between bumps,
-        of mean and standard deviation, in units of a quarter of the mean: they vanish where both
-        change linearly.
+    def prior_residuals(self) -> torch.Tensor:
+        """What the model would rather be: a normal distribution that changes linearly with the angle.
+
+        Along t d and its third differences, where p has weight: empty nodes cost nothing. Along phi
+        second differences, between bumps, of m and s, in units of a quarter of m.
         """
         n_experiments, n_centres = len(self.embedding), len(self.bumps.centres)
         experiment = torch.arange(n_experiments).repeat_interleave(n_centres)
-        logits = self.logits(experiment, self.bumps.centres.repeat(n_experiments))
-        p = torch.softmax(logits, dim=-1)
-        distribution = ThicknessDistribution(self.nodes.expand_as(p), p)
-        shape = (n_experiments, n_centres)
-        weight = p.reshape(*shape, -1).mean(1, keepdim=True) + _EMPTY / len(self.nodes)
-        rough = logits.reshape(*shape, -1).diff(n=3, dim=2)
-        along_t = (self._shape_smoothness * weight[..., 1:-2]).sqrt() * rough
-        mean = distribution.mean().reshape(shape)
-        # no narrower than 1 Angstrom: the root has no slope at zero
-        width = distribution.variance().clamp_min(1).sqrt().reshape(shape)
-        moments = torch.stack([mean, width])
-        along_phi = bend(moments, mean) * self._smoothness**0.5
-        return torch.cat([along_t.reshape(-1), along_phi.reshape(-1)])
+        outputs = self._outputs(experiment, self.bumps.centres.repeat(n_experiments))
+        centre, width, deviation = (x.reshape(n_experiments, n_centres, -1) for x in outputs)
+        p = self._distribution(*outputs).weight.reshape(deviation.shape)
+        root = (p.mean(1, keepdim=True) + _EMPTY / len(self.nodes)).sqrt()
+        size = root * deviation
+        rough = self._shape_smoothness**0.5 * root[..., 1:-2] * deviation.diff(n=3, dim=2)
+        course = torch.stack([centre[..., 0], width[..., 0]])
+        bends = self._smoothness**0.5 * bend(course, centre[..., 0])
+        return torch.cat([size.reshape(-1), rough.reshape(-1), bends.reshape(-1)])

@@ -24,7 +24,7 @@ class NeuralMeanThickness(ThicknessModel):
         phi_ranges: Sequence[tuple[float, float]],
         resolution: float = 10.0,
         width: int = 16,
-        smoothness: float = 30.0,
+        smoothness: float = 3.0,
         seed: int = 0,
     ) -> None:
         """
