@@ -345,7 +345,8 @@ def test_refinement_recovers_a_moved_structure() -> None:
     hessian = 2 * objective.gauss_newton_matrix().normal
     for _, step in zip(range(15), quasi_newton_steps(function, get_vector(objective), hessian)):
         losses.append(step.evaluation.loss)
-    assert losses == sorted(losses, reverse=True)
+    # but for round-off where the second begins
+    assert all(b < a * (1 + 1e-12) for a, b in zip(losses, losses[1:]))
     end = objective.evaluate()
     assert end.chi_square < 1e-3 * start.chi_square
     # the weak prior on the scales, which are not all equal, pulls a little

@@ -13,6 +13,8 @@ from dials_hybrid_refine.models.thickness.base import ThicknessDistribution, Thi
 
 #: share of the prior that also empty nodes feel, lest they run away
 _EMPTY = 0.01
+#: weight of the prior on the size of d over that on its roughness
+_SIZE = 0.1
 
 
 class NeuralThickness(ThicknessModel):
@@ -48,8 +50,8 @@ class NeuralThickness(ThicknessModel):
             phi_ranges: first and last angle of each experiment in degrees.
             resolution: distance in degrees of the bumps that describe the angle.
             width: number of hidden units.
-            smoothness, shape_smoothness: weights of the prior along phi, and on the roughness of d
-                along t (``prior_residuals``).
+            smoothness, shape_smoothness: weights of the prior along phi, and on d
+                (``prior_residuals``).
             seed: of the random starting weights.
         """
         super().__init__()
@@ -116,7 +118,7 @@ class NeuralThickness(ThicknessModel):
         centre, width, deviation = (x.reshape(n_experiments, n_centres, -1) for x in outputs)
         p = self._distribution(*outputs).weight.reshape(deviation.shape)
         root = (p.mean(1, keepdim=True) + _EMPTY / len(self.nodes)).sqrt()
-        size = root * deviation
+        size = (_SIZE * self._shape_smoothness) ** 0.5 * root * deviation
         rough = self._shape_smoothness**0.5 * root[..., 1:-2] * deviation.diff(n=3, dim=2)
         course = torch.stack([centre[..., 0], width[..., 0]])
         bends = self._smoothness**0.5 * bend(course, centre[..., 0])
