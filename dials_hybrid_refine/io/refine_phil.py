@@ -71,7 +71,7 @@ thickness {
     .type = float(value_min=1e-6)
     .help = "Weight of the prior that lets the neural models change little, or linearly, with the angle."
     .expert_level = 1
-  shape_smoothness = 1000
+  shape_smoothness = 10000
     .type = float(value_min=1e-6)
     .help = "Weight of the prior that keeps the neural distribution near a normal one at each angle."
     .expert_level = 1

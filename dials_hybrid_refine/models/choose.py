@@ -51,7 +51,7 @@ class ThicknessOptions:
     node_distance: float = 50.0
     resolution: float = 10.0
     smoothness: float = 3.0
-    shape_smoothness: float = 1e3
+    shape_smoothness: float = 1e4
     relative_change: float = 0.2
     tilt_correction: bool = False
 

@@ -39,7 +39,7 @@ class NeuralThickness(ThicknessModel):
         resolution: float = 10.0,
         width: int = 16,
         smoothness: float = 3.0,
-        shape_smoothness: float = 1e3,
+        shape_smoothness: float = 1e4,
         seed: int = 0,
     ) -> None:
         """
