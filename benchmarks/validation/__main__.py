@@ -20,6 +20,7 @@ import argparse
 import os
 from pathlib import Path
 
+from benchmarks.validation.picture import write_pictures
 from benchmarks.validation.rows import all_rows, select
 from benchmarks.validation.run_row import (
     REPOSITORY,
@@ -74,7 +75,9 @@ def main() -> None:
         print(head, flush=True)
         result = run_row(row, settings)
         print(f"    {result['status']} {result.get('message', '')}".rstrip(), flush=True)
-    write_documents(read_results(settings.output), [row.name for row in rows], options.docs)
+    pictures = write_pictures(settings.output, rows, options.docs / "pictures")
+    results = read_results(settings.output)
+    write_documents(results, [row.name for row in rows], options.docs, pictures)
 
 
 if __name__ == "__main__":

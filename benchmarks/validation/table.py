@@ -61,16 +61,20 @@ def read_results(output: Path) -> list[dict[str, Any]]:
     return sorted(found, key=lambda result: str(result["name"]))
 
 
-def write_documents(results: Sequence[Result], order: Sequence[str], folder: Path) -> None:
+def write_documents(
+    results: Sequence[Result], order: Sequence[str], folder: Path, pictures: Sequence[str] = ()
+) -> None:
     """Write validation.md and validation.json.
 
     Args:
         results: of read_results.
         order: names of rows in the order of the document; results of others are left out.
+        pictures: names of files in the folder "pictures" beside the documents.
     """
     by_name = {result["name"]: result for result in results}
     chosen = [by_name[name] for name in order if name in by_name]
-    (folder / "validation.md").write_text(document(chosen, len(order)))
+    shown = "".join(f"\n![{Path(name).stem}](pictures/{name})\n" for name in pictures)
+    (folder / "validation.md").write_text(document(chosen, len(order)) + shown)
     plain, definitions = _without_definitions(chosen)
     content = {"n_rows": len(order), "definitions": definitions, "rows": plain}
     (folder / "validation.json").write_text(json.dumps(content, indent=1) + "\n")
