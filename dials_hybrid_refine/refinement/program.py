@@ -134,7 +134,7 @@ def run_refinement(
     )
     setup_seconds = time.monotonic() - started
     convergence: list[ConvergenceRow] = []
-    mean, width = coarse_start(refinement, sample, options, coarse, scan.best)
+    mean, width = coarse_start(refinement, sample, options, coarse, scan)
     if refinement.state.status != "interrupted":
         mean, width = coarse_end(refinement, sample, options, coarse, mean, width)
     if sample is not data:

@@ -14,6 +14,9 @@ from dials_hybrid_refine.diffraction.simulator import Simulator
 from dials_hybrid_refine.models.hybrid import HybridModel
 from dials_hybrid_refine.models.scale import solve_scales
 
+#: share of chi^2 that the best of a range of thicker crystals may leave of that of a thinner range
+_CLEARLY_BETTER = 0.9
+
 
 @dataclass(frozen=True)
 class ThicknessScan:
@@ -33,6 +36,11 @@ class ThicknessScan:
         """Mean and width of the best distribution, in Angstrom."""
         i = int(self.chi_square.argmin())
         return float(self.mean[i]), float(self.width[i])
+
+    @property
+    def contrast(self) -> float:
+        """By which share chi^2 of the best is below that of the worst: small where atoms are wrong."""
+        return float(1 - self.chi_square.min() / self.chi_square.max())
 
 
 def normal_distribution(
@@ -109,15 +117,22 @@ def search_thickness(
     """The scan of the first range that holds the best thickness.
 
     The time of a scan grows with the square of the largest thickness, which asks for more terms and
-    for more tilts: thick crystals are looked for only where thinner ones do not fit.
+    for more tilts: thick crystals are looked for only where thinner ones do not fit. Where the atoms
+    are wrong, thick crystals, whose intensities depend little on thickness, fit a little better than thin
+    ones: so little is no reason to believe in them.
 
     Args:
         simulator: blocks for crystals up to a thickness in Angstrom.
         ranges: nodes (``scan_nodes``) of each range, the thinnest first. The next is scanned where
             the best of one lies in its last third.
     """
+    best = None
     for nodes in ranges:
         scan = scan_thickness(simulator(nodes[-1]), model, observations, weights, nodes)
+        if best is not None and scan.chi_square.min() > _CLEARLY_BETTER * best.chi_square.min():
+            break
+        best = scan
         if scan.best[0] <= 2 / 3 * nodes[-1]:
             break
-    return scan
+    assert best is not None
+    return best
