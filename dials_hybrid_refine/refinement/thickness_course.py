@@ -206,10 +206,10 @@ def coarse_start(
             starts.append((mean, width))
     others = [name for name in model.state_dict() if not name.startswith("thickness.")]
     unchanged = {name: model.state_dict()[name].clone() for name in others}
-    best = None
+    best, first_spread = None, state.spread
     for mean, width in starts:
         model.load_state_dict(unchanged, strict=False)
-        state.rejected = np.zeros_like(state.rejected)
+        state.rejected, state.spread = np.zeros_like(state.rejected), first_spread
         set_thickness(model, data, options, mean, width)
         refinement.coarse_stage(coarse(mean), STEPS_BEFORE_RESCAN, "start")
         if state.status == "interrupted":
