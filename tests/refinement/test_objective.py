@@ -186,6 +186,17 @@ def function_of(objective: Objective) -> Function:
     return function
 
 
+def take_steps(objective: Objective, most: int) -> None:
+    """Levenberg-Marquardt; the model is left at the last step."""
+    steps = levenberg_marquardt_steps(
+        function_of(objective),
+        lambda: objective.gauss_newton_matrix().normal,
+        get_vector(objective),
+    )
+    for _ in zip(range(most), steps):
+        pass
+
+
 def test_loss_is_its_definition() -> None:
     """chi^2 of the used reflections + scale prior + priors; scales at their optimum."""
     objective = make_objective(make_model(seed=1), make_model(), noise=1.0)
@@ -370,13 +381,7 @@ def test_the_factor_of_tabulated_absorption_is_recovered_within_its_uncertainty(
         models.append(model)
     truth, model = models
     objective = make_objective(model, truth, noise=0.3, scale_variation=0.1)
-    steps = levenberg_marquardt_steps(
-        function_of(objective),
-        lambda: objective.gauss_newton_matrix().normal,
-        get_vector(objective),
-    )
-    for _ in zip(range(15), steps):
-        pass
+    take_steps(objective, 15)
     covariance = 0.3**2 * objective.gauss_newton_matrix().covariance().numpy()
     found = absorption_strength(model, covariance)
     assert found is not None and found.su is not None
@@ -392,13 +397,7 @@ def test_an_effect_from_outside_the_package_is_refined_with_the_rest() -> None:
     model.structure.requires_grad_(False)
     objective = make_objective(model, truth, scale_variation=1.0)
     assert any(p is effect.strength for p in objective.parameters())
-    steps = levenberg_marquardt_steps(
-        function_of(objective),
-        lambda: objective.gauss_newton_matrix().normal,
-        get_vector(objective),
-    )
-    for _ in zip(range(15), steps):
-        pass
+    take_steps(objective, 15)
     assert effect.strength.item() == pytest.approx(3.0, abs=0.1)
     assert model.thickness.log_thickness.exp().item() == pytest.approx(300, abs=3)
     assert objective.evaluate().chi_square < 0.5
