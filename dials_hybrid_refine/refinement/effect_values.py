@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dials_hybrid_refine.models.effects import Effect, NamedEffect
+from dials_hybrid_refine.models.effects import NamedEffect
+from dials_hybrid_refine.refinement.jacobian import places_of
 from dials_hybrid_refine.refinement.objective import GaussNewton
 
 
@@ -56,7 +57,7 @@ def effect_values(
 def _values(
     named: NamedEffect, refined: Sequence[torch.nn.Parameter], covariance: torch.Tensor
 ) -> EffectValues:
-    block = covariance[np.ix_(*2 * [_places(named.effect, refined)])]
+    block = covariance[np.ix_(*2 * [places_of(named.effect.parameters(), refined)])]
     own = [p for p in named.effect.parameters() if p.requires_grad]
     report = named.effect.report()
     return EffectValues(
@@ -66,18 +67,6 @@ def _values(
         {name: value.detach().double().numpy() for name, value in report.items()},
         {name: _uncertainty(value, own, block) for name, value in report.items()},
     )
-
-
-def _places(effect: Effect, refined: Sequence[torch.nn.Parameter]) -> list[int]:
-    """Where the effect's parameters stand among all refined numbers."""
-    own = {id(parameter) for parameter in effect.parameters()}
-    places: list[int] = []
-    start = 0
-    for parameter in refined:
-        if id(parameter) in own:
-            places += range(start, start + parameter.numel())
-        start += parameter.numel()
-    return places
 
 
 def _uncertainty(

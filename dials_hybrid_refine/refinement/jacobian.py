@@ -1,9 +1,9 @@
-"""Derivatives of small functions with respect to a model's parameters."""
+"""Parameters in the vector of all refined numbers, and derivatives with respect to them."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 
@@ -14,6 +14,25 @@ _STEP = 1e-7
 def indices(parameter: torch.Tensor) -> Iterator[tuple[int, ...]]:
     """The positions of all elements of a tensor."""
     return itertools.product(*(range(n) for n in parameter.shape))
+
+
+def places_of(
+    own: Iterable[torch.nn.Parameter], refined: Sequence[torch.nn.Parameter]
+) -> list[int]:
+    """Where the elements of some parameters stand among all refined numbers, in their order.
+
+    Args:
+        own: parameters; those that are not refined have no place.
+        refined: the parameters in the order of the normal matrix.
+    """
+    wanted = {id(parameter) for parameter in own}
+    places: list[int] = []
+    start = 0
+    for parameter in refined:
+        if id(parameter) in wanted:
+            places += range(start, start + parameter.numel())
+        start += parameter.numel()
+    return places
 
 
 def parameter_jacobian(

@@ -17,7 +17,7 @@ import torch
 
 from dials_hybrid_refine.models.hybrid import HybridModel
 from dials_hybrid_refine.models.thickness.base import ThicknessModel
-from dials_hybrid_refine.refinement.jacobian import parameter_jacobian
+from dials_hybrid_refine.refinement.jacobian import parameter_jacobian, places_of
 from dials_hybrid_refine.refinement.objective import GaussNewton
 
 #: prior standard deviation of each parameter of a thickness model, in units in which 1 is a large step
@@ -35,13 +35,9 @@ def thickness_covariance(model: HybridModel, normal: GaussNewton) -> torch.Tenso
     extrapolation carries to any thickness. A wide normal prior on each parameter, of which the
     refinement itself knows nothing, keeps the approximation where it can hold.
     """
-    own = torch.cat(
-        [
-            torch.full((p.numel(),), name.startswith("thickness."))
-            for name, p in model.named_parameters()
-            if p.requires_grad
-        ]
-    )
+    refined = [p for p in model.parameters() if p.requires_grad]
+    own = torch.zeros(len(normal.normal), dtype=torch.bool)
+    own[places_of(model.thickness.parameters(), refined)] = True
     bounded = replace(normal, normal=normal.normal + torch.diag(own / _WIDEST**2))
     return bounded.covariance()[own][:, own]
 

@@ -19,6 +19,7 @@ from dials_hybrid_refine.refinement.dataset import Dataset
 from dials_hybrid_refine.refinement.effect_values import effect_values
 from dials_hybrid_refine.refinement.frame_statistics import FrameStatistics, frame_statistics
 from dials_hybrid_refine.refinement.frames import FrameFilter, Frames, frame_members
+from dials_hybrid_refine.refinement.jacobian import places_of
 from dials_hybrid_refine.refinement.objective import Objective
 from dials_hybrid_refine.refinement.profile_uncertainty import (
     profile_uncertainty,
@@ -95,8 +96,7 @@ def _exponential(
     if not logarithm.requires_grad:
         return value, None
     refined = [p for p in model.parameters() if p.requires_grad]
-    place = [p is logarithm for p in refined].index(True)
-    column = sum(p.numel() for p in refined[:place])
+    (column,) = places_of([logarithm], refined)
     return value, value * float(np.sqrt(max(0.0, covariance[column, column])))
 
 
