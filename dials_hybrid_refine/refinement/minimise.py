@@ -23,6 +23,8 @@ _MAX_TRIALS = 10
 #: these limits of what it foretold
 _STEPS_PER_MATRIX = 3
 _GOOD_GAIN = (0.6, 1.4)
+#: trials with a matrix of an earlier step before a new one is taken
+_MAX_TRIALS_LATER = 3
 
 
 class HasLoss(Protocol):
@@ -70,7 +72,8 @@ def levenberg_marquardt_steps(
     evaluation, gradient = function(parameters)
     hessian, age = 2 * normal_matrix(), 0
     while True:
-        for _ in range(_MAX_TRIALS):
+        first_damping = damping
+        for _ in range(_MAX_TRIALS if age == 0 else _MAX_TRIALS_LATER):
             step = -_solve(damped(hessian, damping), gradient)
             step *= min(1.0, max_step / max(float(step.abs().max()), 1e-30))
             trial, trial_gradient = function(parameters + step)
@@ -84,6 +87,7 @@ def levenberg_marquardt_steps(
                 return
             function(parameters)
             hessian, age = 2 * normal_matrix(), 0
+            damping = first_damping  # that it had to grow was the old matrix' fault
             continue
         gain = decrease / expected if expected > 0 else 0.0
         damping = damping / 5 if gain > 0.7 else damping * 3 if gain < 0.25 else damping
