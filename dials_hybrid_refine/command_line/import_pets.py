@@ -58,6 +58,10 @@ input {
     .expert_level = 3
     .help = "Not used."
 }
+unit_cell = *cell UB
+  .type = choice
+  .help = "Where the unit cell of the file and that of its orientation matrix UB differ. cell: the"
+          "stated one, in the orientation of UB: it has the symmetry of the crystal. UB: that of UB."
 window {
   excitation_error = 0.01
     .type = float(value_min=1e-4, value_max=0.1)
@@ -106,7 +110,9 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
         path = exactly_one(command.structures, "PETS2 file", remedy)
         with naming(path):
             data = read_pets(path)
-            imported = import_pets(data, params.window.excitation_error, _identifier(path))
+            imported = import_pets(
+                data, params.window.excitation_error, _identifier(path), params.unit_cell
+            )
         for message in imported.messages:
             logger.info("%s", message)
         for warning in imported.warnings:

@@ -61,6 +61,7 @@ def refinement_options(params: Any) -> RefinementOptions:
             s_max=auto(params.beams.s_max),
             tilt_step=auto(params.beams.tilt_step),
             accuracy=params.beams.accuracy,
+            tilts_per_window=params.beams.tilts_per_window,
         ),
         orientation=OrientationOptions(
             model=orientation.model,

@@ -19,6 +19,9 @@ class BeamSelection:
         block_width: rotation over which one list of beams is used, in degrees; None: what is
             fastest (``block_size``). The intensities do not depend on it.
         segment_width: rotation over which one scale is used, in degrees.
+        tilts_per_window: for data recorded in steps: how many tilts, evenly spaced from the first
+            to the last angle of its window, an intensity is the sum of; ``tilt_step`` and
+            ``block_width`` are not used then. None: continuous rotation.
     """
 
     g_max: float
@@ -26,6 +29,7 @@ class BeamSelection:
     tilt_step: float
     block_width: float | None = None
     segment_width: float = 1.0
+    tilts_per_window: int | None = None
 
 
 def reflections_in_sphere(basis: NDArray[np.float64], g_max: float) -> NDArray[np.int64]:

@@ -1,8 +1,6 @@
 """The scan split into blocks of rotation, each with one list of beams and a row of tilts.
 
-The integral over a reflection's window is a sum over cells of rotation around the tilts, each
-weighted with the part of the cell that lies inside the window (midpoint rule: no end points to
-weight). Where an observed beam is farther from the Ewald sphere than s_max it is switched off
+The integral over a reflection's window is a sum over tilts (``tilt_rows``). Where an observed beam is farther from the Ewald sphere than s_max it is switched off
 and its tail is added kinematically, averaged over the fringes: |U_g|^2 / (2 K^2 S_g^2).
 """
 
@@ -23,6 +21,7 @@ from dials_hybrid_refine.diffraction.block_size import tilts_per_block
 from dials_hybrid_refine.diffraction.observations import Observations
 from dials_hybrid_refine.diffraction.potential import CrystalComposition
 from dials_hybrid_refine.diffraction.scan import ScanGeometry
+from dials_hybrid_refine.diffraction.tilt_rows import TiltRow, continuous_rows, stepped_rows
 
 
 @dataclass(frozen=True)
@@ -75,18 +74,6 @@ class BlockPlan:
     segment_phi: NDArray[np.float64]
 
 
-def window_weights(
-    phi: NDArray[np.float64],
-    cell_width: float,
-    start: NDArray[np.float64],
-    end: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    """Degrees of each cell phi +- cell_width/2 inside each window; shape (windows, tilts)."""
-    low = np.maximum(phi - cell_width / 2, start[:, None])
-    high = np.minimum(phi + cell_width / 2, end[:, None])
-    return np.clip(high - low, 0, None)
-
-
 def plan_blocks(
     experiment: int,
     scan: ScanGeometry,
@@ -117,57 +104,36 @@ def plan_blocks(
         return BlockPlan([], segment_phi)
     candidates = reflections_in_sphere(scan.reciprocal_bases(np.array([first]))[0], selection.g_max)
     candidates = candidates[~composition.is_systematically_absent(candidates)]
-    n_blocks, n_tilts = _division(scan, candidates, selection, wave_number)
-    cell_width = (last - first) / (n_blocks * n_tilts)
-    tilts = first + (np.arange(n_blocks * n_tilts) + 0.5) * cell_width
-
-    blocks = []
-    for phi in tilts.reshape(n_blocks, n_tilts):
-        inside = members[
-            (observations.phi_end[members] > phi[0] - cell_width / 2)
-            & (observations.phi_start[members] < phi[-1] + cell_width / 2)
-        ]
-        if len(inside):
-            segments = np.minimum((phi - first) // segment_width, n_segments - 1).astype(np.int64)
-            blocks.append(
-                _plan_block(
-                    experiment, scan, observations, inside, phi, cell_width, segments,
-                    candidates, selection, wave_number, correction,
-                )
-            )  # fmt: skip
+    n_tilts = tilts_per_block(scan, candidates, selection, wave_number)
+    rows = (
+        continuous_rows(scan.phi_range, observations, members, selection, n_tilts)
+        if selection.tilts_per_window is None
+        else stepped_rows(observations, members, selection.tilts_per_window, n_tilts)
+    )
+    blocks = [
+        _plan_block(
+            experiment, scan, observations, row,
+            np.clip((row.phi - first) // segment_width, 0, n_segments - 1).astype(np.int64),
+            candidates, selection, wave_number, correction,
+        )
+        for row in rows
+        if len(row.members)
+    ]  # fmt: skip
     return BlockPlan(blocks, segment_phi)
-
-
-def _division(
-    scan: ScanGeometry, candidates: NDArray[np.int64], selection: BeamSelection, wave_number: float
-) -> tuple[int, int]:
-    """Number of blocks in the scan and of tilts in each."""
-    first, last = scan.phi_range
-    if selection.block_width is None:
-        n_tilts = tilts_per_block(scan, candidates, selection, wave_number)
-        return _at_least((last - first) / (n_tilts * selection.tilt_step)), n_tilts
-    n_blocks = max(1, round((last - first) / selection.block_width))
-    return n_blocks, _at_least((last - first) / (n_blocks * selection.tilt_step))
-
-
-def _at_least(ratio: float) -> int:
-    """The smallest whole number not below a ratio, but for round-off."""
-    return max(1, int(np.ceil(ratio - 1e-6)))
 
 
 def _plan_block(
     experiment: int,
     scan: ScanGeometry,
     observations: Observations,
-    members: NDArray[np.int64],
-    phi: NDArray[np.float64],
-    cell_width: float,
+    row: TiltRow,
     segments: NDArray[np.int64],
     candidates: NDArray[np.int64],
     selection: BeamSelection,
     wave_number: float,
     correction: Callable[[NDArray[np.float64]], NDArray[np.float64]],
 ) -> BeamBlock:
+    phi, members, weights = row.phi, row.members, row.weights
     bases = scan.reciprocal_bases(phi)
     turned = correction(phi) @ bases
 
@@ -176,13 +142,10 @@ def _plan_block(
 
     hkl = observations.hkl[members]
     own_errors = excitation_errors(hkl)
-    weights = window_weights(
-        phi, cell_width, observations.phi_start[members], observations.phi_end[members]
-    )
     on = np.abs(own_errors) <= selection.s_max
-    observed, row = np.unique(hkl[(weights * on > 0).any(axis=1)], axis=0, return_inverse=True)
+    observed, position = np.unique(hkl[(weights * on > 0).any(axis=1)], axis=0, return_inverse=True)
     rows = np.zeros(len(members), dtype=np.int64)
-    rows[(weights * on > 0).any(axis=1)] = 1 + row.reshape(-1)
+    rows[(weights * on > 0).any(axis=1)] = 1 + position.reshape(-1)
 
     pairs, tails = [], []
     for segment in np.unique(segments):

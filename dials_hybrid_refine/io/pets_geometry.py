@@ -11,12 +11,15 @@ plus the semi-angle (checked on the data of doi 10.1038/s41467-026-71673-9 and a
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import polar
 from scipy.spatial.transform import Rotation, Slerp
 
+from cctbx import uctbx
 from dxtbx.model import Beam, Crystal, Detector, Experiment, Goniometer, Scan
 
 from dials_hybrid_refine.diffraction.scan import ScanGeometry
@@ -71,6 +74,36 @@ def axis_at(azimuth: float) -> NDArray[np.float64]:
     """The rotation axis at an angle (degrees) from x towards y; shape (3,)."""
     angle = math.radians(azimuth)
     return np.array([math.cos(angle), math.sin(angle), 0.0])
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """UB as a pure rotation of a unit cell.
+
+    Attributes:
+        setting: shape (3, 3), U B with the rotation U nearest to (UB written) B^-1, B from the cell
+            as stated.
+        strain: largest relative change of a length by which UB as written differs from that.
+    """
+
+    setting: NDArray[np.float64]
+    strain: float
+
+
+def lattice_of_cell(setting: NDArray[np.float64], cell: Sequence[float]) -> Lattice:
+    """The orientation of UB and the metric of a unit cell.
+
+    By polar decomposition, which finds the nearest rotation (Higham (1988), Linear Algebra Appl.
+    103, 103).
+
+    Args:
+        setting: shape (3, 3), UB as written, 1/Angstrom.
+        cell: a, b, c in Angstrom, alpha, beta, gamma in degrees.
+    """
+    basis = np.array(uctbx.unit_cell(tuple(cell)).fractionalization_matrix()).reshape(3, 3).T
+    rotation, stretch = polar(setting @ np.linalg.inv(basis))
+    strain = float(np.abs(np.linalg.eigvalsh(stretch) - 1).max())
+    return Lattice(rotation @ basis, strain)
 
 
 def frame_rotations(frames: PetsFrames) -> Rotation:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from dials_hybrid_refine.io.pets_geometry import (
     axis_at,
     axis_azimuth,
     continuous_sweep,
+    lattice_of_cell,
     make_experiment,
     separate_frames,
     zone_axis_error,
@@ -36,6 +37,9 @@ _MAX_ZONE_AXIS_ERROR = 1.0
 #: largest median turn in degrees, and in semi-angles, from the middle of a frame to the passages
 #: of the reflections it lists: PETS2 lists them to about 1 semi-angle, dials.export to 3 (1.3 degrees)
 _MAX_TURN, _MAX_TURN_IN_SEMI_ANGLES = 5.0, 4.0
+#: relative differences of the cell and of UB that are not worth a word, and that show that the two
+#: are not of one setting
+_SMALL_STRAIN, _LARGEST_STRAIN = 0.001, 0.05
 #: another rotation axis than x, or sense, must make neighbouring frames agree that much better
 _CLEARLY_BETTER = 0.5
 
@@ -50,18 +54,24 @@ class ImportedPets:
     warnings: tuple[str, ...]
 
 
-def import_pets(data: PetsData, excitation_error: float, identifier: str) -> ImportedPets:
+def import_pets(
+    data: PetsData, excitation_error: float, identifier: str, metric: str = "cell"
+) -> ImportedPets:
     """Convert the contents of a PETS2 file.
 
     Args:
         data: what was read.
         excitation_error: half the window of whole passages, 1/Angstrom.
         identifier: of the experiment.
+        metric: "cell": the unit cell is the one stated, which has the symmetry of the crystal;
+            "UB": that of the orientation matrix.
 
     Raises:
         ValueError: if the file contradicts itself or no reflection can be used.
     """
     messages, warnings = [_describe(data)], list(data.warnings)
+    data, said = _with_metric(data, metric)
+    warnings += said
     _check_zone_axes(data)
     _check_lists(data)
     pairs = neighbouring_rows(data)
@@ -81,18 +91,30 @@ def import_pets(data: PetsData, excitation_error: float, identifier: str) -> Imp
         )
     g_max = float(np.linalg.norm(data.hkl @ data.setting.T, axis=1).max())
     experiment = make_experiment(sweep, data.wavelength, g_max, identifier)
-    strain = _cell_strain(data, experiment)
-    if strain > 0.001:
-        warnings.append(
-            f"the unit cell of the file differs by {100 * strain:.1f} % from that of its "
-            "orientation matrix UB, which is used as written"
-        )
     return ImportedPets(
         experiment=experiment,
         reflections=reflection_table(observations, experiment),
         messages=tuple(messages),
         warnings=tuple(warnings),
     )
+
+
+def _with_metric(data: PetsData, metric: str) -> tuple[PetsData, list[str]]:
+    """The data with the unit cell chosen, and what to say of it."""
+    if data.cell is None:
+        return data, []
+    lattice = lattice_of_cell(data.setting, data.cell)
+    differ = (
+        f"the unit cell of the file differs by {100 * lattice.strain:.1f} % from that of its "
+        "orientation matrix UB"
+    )
+    said = [differ] if lattice.strain > _SMALL_STRAIN else []
+    if metric == "UB" or lattice.strain > _LARGEST_STRAIN:
+        return data, [f"{text}, which is used as written" for text in said]
+    return replace(data, setting=lattice.setting), [
+        f"{text}: the cell is used, in the orientation of UB (unit_cell=UB takes that of UB)"
+        for text in said
+    ]
 
 
 def _describe(data: PetsData) -> str:
@@ -192,11 +214,3 @@ def _observations(
             "therefore not that of the goniometer"
         )
     return sweep, observations, [said]
-
-
-def _cell_strain(data: PetsData, experiment: Experiment) -> float:
-    """Largest relative difference of the lengths of the two cells."""
-    if data.cell is None:
-        return 0.0
-    used = np.array(experiment.crystal.get_unit_cell().parameters()[:3])
-    return float(np.abs(np.array(data.cell[:3]) / used - 1).max())

@@ -149,6 +149,12 @@ beams {
     .type = float(value_min=1e-6)
     .help = "Automatic limits are raised until raising them further changes calculated amplitudes by"
             "less than this (sum |F' - F| / sum F', seen on parts of the scan)."
+  tilts_per_window = None
+    .type = int(value_min=2)
+    .help = "For data recorded (or simulated by another program) in steps: each intensity is the sum"
+            "over this number of orientations, evenly spaced from the first to the last angle of its"
+            "frame. Intensities of continuous rotation, which are integrals: None."
+    .expert_level = 1
 }
 weighting {
   instability = 0.03

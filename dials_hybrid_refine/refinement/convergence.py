@@ -24,6 +24,9 @@ logger = logging.getLogger("dials.hybrid_refine.convergence")
 
 #: by what the settings are raised to see what changes
 RAISED = {"g_max": 1.15, "s_max": 1.5, "tilt_step": 0.5}
+#: share of the accuracy asked for that each setting may use up. Amplitudes converge with the tilts so
+#: fast, once these are close enough, that a smaller share costs one raise at most.
+_SHARE = {"g_max": 1.0, "s_max": 1.0, "tilt_step": 0.25}
 
 #: parts of the scan that represent it: their number, and their width in degrees
 _N_PARTS, _PART_WIDTH = 6, 3.0
@@ -122,7 +125,7 @@ def converged_selection(
                 100 * change,
                 getattr(raised, setting),
             )
-            if change < accuracy:
+            if change < _SHARE[setting] * accuracy:
                 break
             selection, now = raised, then
         else:

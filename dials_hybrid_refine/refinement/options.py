@@ -21,12 +21,14 @@ class BeamOptions:
     """Limits of the many-beam calculation; None: chosen from the data (``convergence``).
 
     ``accuracy`` is the largest change of amplitudes that raising a chosen limit may cause.
+    ``tilts_per_window``: steps in which each window was recorded; None: continuous rotation.
     """
 
     g_max: float | None = None
     s_max: float | None = None
     tilt_step: float | None = None
     accuracy: float = 0.02
+    tilts_per_window: int | None = None
 
 
 @dataclass(frozen=True)

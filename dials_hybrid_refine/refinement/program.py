@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -61,6 +61,11 @@ logger = logging.getLogger("dials.hybrid_refine.program")
 #: reflections that are enough for a coarse calculation
 _COARSE_REFLECTIONS = 5000
 
+#: errors of the calculation by this share of R_obs raise it by 1 or 2 % of itself, in quadrature
+_SHARE_OF_MISFIT = 0.2
+#: the calculation is chosen anew where it should be more accurate by this factor
+_MUCH_BETTER = 1.5
+
 #: fewest reflections for each structural parameter
 _MIN_DATA_PER_PARAMETER = 2
 
@@ -105,12 +110,10 @@ def run_refinement(
     data = _set_aside(scans, observations, options)
     _check_amount(int((~data.held_out).sum()), model.structure.n_parameters)
     g_data = _largest_g(scans, observations)
-    # a block has one thickness
-    is_per_image = options.thickness.model == "per_image"
-    block_width = min(scan.image_width for scan in scans) if is_per_image else None
+    sampling = _sampling(scans, observations, options)
 
     def coarse(thickness: float) -> BeamSelection:
-        return replace(coarse_selection(g_data, thickness), block_width=block_width)
+        return replace(coarse_selection(g_data, thickness), **sampling)
 
     sample = data.sample(_COARSE_REFLECTIONS)
     if sample is not data:
@@ -130,7 +133,7 @@ def run_refinement(
         options.schedule,
         controls or Controls(),
         spread,
-        replace(derivative_selection(g_data), block_width=block_width),
+        replace(derivative_selection(g_data), **sampling),
     )
     setup_seconds = time.monotonic() - started
     convergence: list[ConvergenceRow] = []
@@ -144,8 +147,7 @@ def run_refinement(
         if options.thickness.largest is None:
             assert refinement.state.objective is not None
             trim_thickness(model, refinement.state.objective)
-        fine = _full_selection(data, model, g_data, mean + 2 * width, options, block_width)
-        refinement.fine_cycles(fine)
+        fine = _fine_cycles(refinement, data, g_data, mean + 2 * width, options, sampling)
         if options.convergence and refinement.state.status != "interrupted":
             logger.info("Raising the limits of the calculation to see what changes")
             convergence = convergence_rows(data, model, fine, options.propagation)
@@ -161,6 +163,33 @@ def run_refinement(
         convergence,
         effects,
     )
+
+
+def _sampling(
+    scans: Sequence[ScanGeometry], observations: Observations, options: RefinementOptions
+) -> dict[str, Any]:
+    """What of the ``BeamSelection`` is the same at all stages.
+
+    Raises:
+        ValueError: if data that are not in frames are said to be recorded in steps.
+    """
+    steps = options.beams.tilts_per_window
+    if steps is not None:
+        windows = np.stack([observations.phi_start, observations.phi_end], axis=1)
+        n_windows = len(np.unique(windows, axis=0))
+        n_images = sum(len(scan.phi_points) - 1 for scan in scans)
+        if n_windows > n_images:
+            raise ValueError(
+                "beams.tilts_per_window is for intensities of frames, but the "
+                f"{len(observations)} reflections have {n_windows} different windows of rotation: "
+                "leave it out"
+            )
+    # a block has one thickness
+    is_per_image = options.thickness.model == "per_image"
+    return {
+        "block_width": min(scan.image_width for scan in scans) if is_per_image else None,
+        "tilts_per_window": steps,
+    }
 
 
 def _set_aside(
@@ -180,25 +209,54 @@ def _set_aside(
     return Dataset(scans, observations, held_out, np.where(held_out, stretch, -1))
 
 
+def _fine_cycles(
+    refinement: Refinement,
+    data: Dataset,
+    g_data: float,
+    thickness: float,
+    options: RefinementOptions,
+    sampling: Mapping[str, Any],
+) -> BeamSelection:
+    """Refine with the full calculation, made more accurate as the fit gets better."""
+    model, state = refinement.state.model, refinement.state
+
+    def needed() -> float:
+        r_obs = state.history[-1].r_obs if state.history else None
+        return max(options.beams.accuracy, _SHARE_OF_MISFIT * (r_obs or 0.0))
+
+    while True:
+        accuracy = needed()
+        fine = _full_selection(data, model, g_data, thickness, options, accuracy, sampling)
+        refinement.fine_cycles(fine)
+        if state.status == "interrupted" or needed() > accuracy / _MUCH_BETTER:
+            return fine
+        logger.info("The fit is much better now and deserves a more accurate calculation")
+
+
 def _full_selection(
     data: Dataset,
     model: HybridModel,
     g_data: float,
     thickness: float,
     options: RefinementOptions,
-    block_width: float | None,
+    accuracy: float,
+    sampling: Mapping[str, Any],
 ) -> BeamSelection:
     beams = options.beams
     given = {"g_max": beams.g_max, "s_max": beams.s_max, "tilt_step": beams.tilt_step}
     fine = fine_selection(g_data, thickness, beams.g_max, beams.s_max, beams.tilt_step)
-    fine = replace(fine, block_width=block_width)
+    fine = replace(fine, **sampling)
+    if fine.tilts_per_window is not None:
+        del given["tilt_step"]
     free = [name for name, value in given.items() if value is None]
-    fine = converged_selection(data, model, fine, free, beams.accuracy, options.propagation)
+    fine = converged_selection(data, model, fine, free, accuracy, options.propagation)
     logger.info(
-        "Beams to g_max %.2f 1/Angstrom, s_max %.3f 1/Angstrom, tilts every %.3f degrees",
+        "Beams to g_max %.2f 1/Angstrom, s_max %.3f 1/Angstrom, %s",
         fine.g_max,
         fine.s_max,
-        fine.tilt_step,
+        f"tilts every {fine.tilt_step:.3f} degrees"
+        if fine.tilts_per_window is None
+        else f"{fine.tilts_per_window} tilts in each window",
     )
     return fine
 

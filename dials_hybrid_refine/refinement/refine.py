@@ -190,6 +190,7 @@ class Refinement:
         """Levenberg-Marquardt with the full calculation until it converges; sets the status."""
         if self._stopped():
             return
+        self.state.status = "max_iterations"
         for cycle in range(1, self._schedule.cycles + 1):
             function, first = self._begin(selection)
             steps = levenberg_marquardt_steps(

@@ -21,6 +21,8 @@ _SMALLEST_TILT_STEP, _LARGEST_TILT_STEP = 0.02, 0.1
 #: (``fine_selection``). With 0.1 degrees for all crystals, scans of simulated quartz that was thicker than
 #: 1000 Angstrom ended at 600 to 900.
 _COARSE_TILTS = 1.5
+#: the same for the mean plus two standard deviations, where the choice of the full calculation starts
+_FINE_TILTS = 2.0
 
 
 def coarse_selection(g_data: float, thickness: float) -> BeamSelection:
@@ -58,7 +60,7 @@ def fine_selection(
 
     A rocking curve of a crystal of thickness t holds no Fourier components beyond t, so that
     tilts dS = 1/t apart integrate it exactly. dS of a step is at most |g| times the step, t that
-    of the thick part of the crystal.
+    of the thick part of the crystal. Most crystals are content with tilts twice as far apart.
 
     Args:
         g_data: largest |g| of the observed reflections, 1/Angstrom.
@@ -66,7 +68,11 @@ def fine_selection(
     """
     if tilt_step is None:
         tilt_step = float(
-            np.clip(np.degrees(1 / (g_data * thickness)), _SMALLEST_TILT_STEP, _LARGEST_TILT_STEP)
+            np.clip(
+                np.degrees(_FINE_TILTS / (g_data * thickness)),
+                _SMALLEST_TILT_STEP,
+                _LARGEST_TILT_STEP,
+            )
         )
     return BeamSelection(
         g_max=g_max or _G_MAX_FACTOR * g_data,

@@ -25,10 +25,10 @@ from examples import (
 from scipy.spatial.transform import Rotation
 
 from dials_hybrid_refine.diffraction.beams import BeamSelection, nominal_excitation_errors
-from dials_hybrid_refine.diffraction.blocks import window_weights
 from dials_hybrid_refine.diffraction.observations import Observations
 from dials_hybrid_refine.diffraction.potential import CrystalPotential
 from dials_hybrid_refine.diffraction.simulator import PhysicalModels
+from dials_hybrid_refine.diffraction.tilt_rows import window_weights
 from dials_hybrid_refine.models.structure import composition_of
 
 STRUCTURE = quartz_structure()

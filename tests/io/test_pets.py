@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from pets_files import WAVELENGTH, PetsFile
 from scipy.spatial.transform import Rotation
 
+from cctbx import uctbx
 from dials.array_family import flex
 from dxtbx.model.experiment_list import ExperimentListFactory
 
@@ -25,6 +27,7 @@ from dials_hybrid_refine.io.pets_geometry import (
     axis_at,
     frame_angles,
     frame_rotations,
+    lattice_of_cell,
     passage_turns,
 )
 from dials_hybrid_refine.io.pets_import import import_pets
@@ -50,8 +53,8 @@ def read(path):
     return read_pets(str(path))
 
 
-def imported(data):
-    return import_pets(data, 0.01, "identifier")
+def imported(data, metric="cell"):
+    return import_pets(data, 0.01, "identifier", metric)
 
 
 def written(tmp_path, file, *replacements):
@@ -115,7 +118,7 @@ def test_what_an_intensity_stands_for(shared, name, rows, repeated, different, o
 def test_orientation_of_irregular_frames(shared):
     """In the middle of a frame the interpolated orientation is the frame's, to 0.02 degrees."""
     data = read(shared / "paper/quartz/experimental.cif_pets")
-    scan = scan_geometry(imported(data).experiment)
+    scan = scan_geometry(imported(data, "UB").experiment)
     expected = frame_rotations(data.frames)
     found = scan.reciprocal_bases(data.frames.alpha) @ np.linalg.inv(data.setting)
     difference = Rotation.from_matrix(found).inv() * expected
@@ -293,7 +296,7 @@ def test_one_reflection_measured_twice(tmp_path):
 def test_ranges_of_frames(tmp_path):
     """Each frame has a stretch of the scan, in which the orientation is exactly the frame's."""
     file = PetsFile(repeated=False)
-    result = imported(written(tmp_path, file))
+    result = imported(written(tmp_path, file), "UB")
     table = result.reflections
     assert len(table) == len(file.rows)
     assert_allclose(numpy(table["phi_end"]) - numpy(table["phi_start"]), 2.0)
@@ -314,6 +317,43 @@ def test_ranges_of_frames(tmp_path):
         np.stack([numpy(table["phi_start"]), numpy(table["phi_end"])], axis=1).round(6), axis=0
     )
     assert (ends[1:, 0] > ends[:-1, 1]).all()  # no angle belongs to two frames
+
+
+def test_the_stated_cell_in_the_orientation_of_ub(shared):
+    """The metric is hexagonal to the digit; no rotation brings it nearer to UB."""
+    data = read(shared / "paper/quartz/experimental.cif_pets")
+    result = imported(data)
+    assert_allclose(result.experiment.crystal.get_unit_cell().parameters(), data.cell, rtol=1e-9)
+    assert any("1.2 %" in text and "the cell is used" in text for text in result.warnings)
+
+    lattice = lattice_of_cell(data.setting, data.cell)
+    basis = np.array(uctbx.unit_cell(data.cell).fractionalization_matrix()).reshape(3, 3).T
+
+    def distance(rotation):
+        written = data.setting @ np.linalg.inv(basis)
+        return np.linalg.norm(
+            rotation.as_matrix() @ lattice.setting @ np.linalg.inv(basis) - written
+        )
+
+    at_best = distance(Rotation.identity())
+    for axis in np.eye(3):
+        for angle in (-1e-3, 1e-3):  # a rotation by a adds a^2 to the square of the distance
+            assert distance(Rotation.from_rotvec(angle * axis)) ** 2 > at_best**2 + 0.9e-6
+    # UB as written breaks the symmetry
+    as_written = imported(data, "UB").experiment.crystal.get_unit_cell().parameters()
+    assert abs(as_written[4] - 90) > 0.05
+
+
+def test_a_cell_of_another_setting_is_not_used(tmp_path):
+    """A cell with the axes in another order would turn the indices: UB is kept."""
+    file = PetsFile()
+    data = written(tmp_path, file)
+    a, b, c, *angles_ = data.cell
+    data = dataclasses.replace(data, cell=(c, a, b, *angles_))
+    result = imported(data)
+    assert any("used as written" in text for text in result.warnings)
+    used = result.experiment.crystal.get_unit_cell().parameters()[:3]
+    assert_allclose(used, (a, b, c), rtol=2e-3)
 
 
 def test_rotation_axis_in_another_direction(tmp_path):
