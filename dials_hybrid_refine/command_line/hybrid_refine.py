@@ -9,7 +9,8 @@ structure, thickness, orientation and scales together by one gradient.
 It reads the experiments and reflections that dials.integrate or dials.scale has written (raw
 intensities are used in both cases) and a starting structure as CIF, SHELX .ins or .res, or PDB.
 It writes the refined structure with standard uncertainties, the experiments with the refined
-orientation, the reflections with calculated intensities, and a summary as JSON.
+orientation, the reflections with calculated intensities, and a summary as JSON; on request a SHELX model
+(output.res) and merged intensities freed of dynamical effects (output.hkl, output.mtz).
 
 The hand of the structure is used as given: the space group of the experiments is no evidence
 of it and is never used to invert or reindex anything.
@@ -27,7 +28,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -44,9 +45,15 @@ from libtbx.utils import Sorry
 from smtbx.refinement.constraints import InvalidConstraint
 
 from dials_hybrid_refine import __version__
+from dials_hybrid_refine.command_line.refine_files import (
+    Writer,
+    check_formats,
+    structure_writers,
+)
 from dials_hybrid_refine.command_line.refine_options import auto, refinement_options
 from dials_hybrid_refine.diffraction.observations import Observations
 from dials_hybrid_refine.diffraction.scan import ScanGeometry
+from dials_hybrid_refine.io.cif_experiment import Measurement, measured_cell
 from dials_hybrid_refine.io.command_input import (
     CommandInput,
     check_belonging,
@@ -64,7 +71,6 @@ from dials_hybrid_refine.io.experiments import scan_geometry
 from dials_hybrid_refine.io.output_files import check_outputs, write_atomically
 from dials_hybrid_refine.io.pets_frames import pets_frames
 from dials_hybrid_refine.io.refine_phil import REFINE_PHIL
-from dials_hybrid_refine.io.refined_cif import CifContext, refined_cif
 from dials_hybrid_refine.io.refined_experiments import with_orientation_correction
 from dials_hybrid_refine.io.refined_reflections import with_calculated
 from dials_hybrid_refine.io.reflections import (
@@ -78,6 +84,7 @@ from dials_hybrid_refine.io.summary_json import InputFiles, as_text, input_files
 from dials_hybrid_refine.io.symmetry import check_compatible, unique_indices
 from dials_hybrid_refine.models.effects import EffectContext
 from dials_hybrid_refine.refinement.frames import Frames, choose_frames
+from dials_hybrid_refine.refinement.options import RefinementOptions
 from dials_hybrid_refine.refinement.program import run_refinement
 from dials_hybrid_refine.refinement.refine import Controls
 from dials_hybrid_refine.refinement.result import Result
@@ -203,19 +210,25 @@ def log_result(result: Result) -> None:
     logger.info("%s", log_tables.definitions())
 
 
-def write_output(params: Any, data: InputData, result: Result) -> None:
+def measurement_of(params: Any, data: InputData) -> Measurement:
+    """What the files state of the experiment."""
+    return Measurement(
+        wavelength=data.scan.wavelength,
+        cell=measured_cell(data.experiment.crystal),
+        phi_range=data.scan.phi_range,
+        image_width=data.scan.image_width,
+        intensity=params.intensity,
+        n_excluded=data.exclusion.counts,
+    )
+
+
+def write_output(params: Any, options: RefinementOptions, data: InputData, result: Result) -> None:
     """Write the files of the ``output`` scope.
 
     Raises:
         ValueError: if a file cannot be written.
     """
     output = params.output
-    writers: list[tuple[str, str | None, Callable[[str], object]]] = []
-    context = CifContext(data.scan.wavelength, params.weighting.instability)
-
-    def write_cif(path: str) -> None:
-        with open(path, "w") as stream:
-            refined_cif(result, context).show(out=stream)
 
     def write_json(path: str) -> None:
         content = summary(result, data.files, data.exclusion.counts, params.seed)
@@ -224,8 +237,8 @@ def write_output(params: Any, data: InputData, result: Result) -> None:
 
     correction = _correction_at(result, data.scan)
     refined = ExperimentList([with_orientation_correction(data.experiment, data.scan, correction)])
-    writers = [
-        ("structure", output.structure, write_cif),
+    writers: list[Writer] = [
+        *structure_writers(params, data.model, options, measurement_of(params, data), result),
         # written from here so that dxtbx records this program in the history of the file
         ("experiments", output.experiments, lambda path: refined.as_file(path)),
         (
@@ -283,6 +296,7 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
             logger.info("The following parameters have been modified:\n\n%s", command.changed)
         warn_of_broken(plugins)
         data = read_input(command)
+        check_formats(command.params, data.model)
         options = refinement_options(command.params)
         effects = make_effects(plugins, command.params, EffectContext([data.scan]))
         frames = virtual_frames(command.params, data)
@@ -307,7 +321,7 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
                 frames=frames,
             )
         log_result(result)
-        write_output(command.params, data, result)
+        write_output(command.params, options, data, result)
     except ValueError as error:
         raise Sorry(str(error)) from None
     except KeyboardInterrupt:  # before or after the refinement, which handles it itself

@@ -239,6 +239,12 @@ nproc = Auto
   .type = int(value_min=1)
   .help = "Number of threads. Auto: as many as there are processors."
   .expert_level = 1
+cif {
+  reflections = *none measured merged
+    .type = choice
+    .help = "Reflections in the CIF. measured: each intensity with the calculated one. merged: unique"
+            "reflections freed of dynamical effects, as in output.hkl, F in volts."
+}
 output {
   structure = hybrid_refined.cif
     .type = path
@@ -249,6 +255,16 @@ output {
   reflections = hybrid_refined.refl
     .type = path
     .help = "The reflections with calculated intensity, scale, weight and status."
+  res = None
+    .type = path
+    .help = "The refined model for SHELX and Olex2, with electron scattering factors."
+  hkl = None
+    .type = path
+    .help = "Merged intensities for SHELX (HKLF 4): |Fc|^2 Io/Ic, freed of dynamical effects as far"
+            "as the model explains them."
+  mtz = None
+    .type = path
+    .help = "The same as MTZ file: IOBS, FOBS, FC, PHIC, and FreeR_flag (1: held out)."
   json = dials.hybrid_refine.json
     .type = path
     .help = "Machine-readable summary."

@@ -15,6 +15,7 @@ import numpy as np
 from cctbx import adptbx
 
 from dials_hybrid_refine import __version__
+from dials_hybrid_refine.io.standard_uncertainties import standard_uncertainties
 from dials_hybrid_refine.refinement.frame_statistics import FrameStatistics
 from dials_hybrid_refine.refinement.result import Result
 from dials_hybrid_refine.refinement.statistics import DEFINITIONS
@@ -160,46 +161,27 @@ def _frame_means(statistics: FrameStatistics) -> dict[str, Any]:
 def _structure(result: Result) -> dict[str, Any]:
     structure = result.structure
     cell = structure.unit_cell()
-    su = _standard_uncertainties(result)
     atoms = []
-    for scatterer, uncertainty in zip(structure.scatterers(), su):
+    for scatterer, uncertainty in zip(structure.scatterers(), standard_uncertainties(result)):
         atom = {
             "label": scatterer.label,
             "element": scatterer.element_symbol(),
             "site": list(scatterer.site),
-            "site_su": uncertainty["site"],
+            "site_su": uncertainty.site,
             "occupancy": scatterer.occupancy,
+            "occupancy_su": uncertainty.occupancy,
         }
         if scatterer.flags.use_u_aniso():
             atom["u_cif"] = list(adptbx.u_star_as_u_cif(cell, scatterer.u_star))
         else:
             atom["u_iso"] = scatterer.u_iso
-        atom["u_su"] = uncertainty["u"]
+        atom["u_su"] = uncertainty.u
         atoms.append(atom)
     return {
         "space_group": str(structure.space_group_info()),
         "unit_cell": list(cell.parameters()),
         "atoms": atoms,
     }
-
-
-def _standard_uncertainties(result: Result) -> list[dict[str, Any]]:
-    """For each atom s.u. of site (3) and of U (6 as U_cif, or 1); None where not refined."""
-    structure = result.structure
-    none: list[dict[str, Any]] = [{"site": None, "u": None} for _ in structure.scatterers()]
-    if result.covariance is None:
-        return none
-    sigma = np.sqrt(np.clip(np.diag(result.covariance), 0, None))
-    # U_ij(cif) = U*_ij / (a*_i a*_j): a factor for each component
-    to_cif = np.array(adptbx.u_star_as_u_cif(structure.unit_cell(), [1.0] * 6))
-    for i, indices in enumerate(structure.parameter_map()):
-        if indices.site >= 0:
-            none[i]["site"] = sigma[indices.site : indices.site + 3]
-        if indices.u_aniso >= 0:
-            none[i]["u"] = sigma[indices.u_aniso : indices.u_aniso + 6] * to_cif
-        elif indices.u_iso >= 0:
-            none[i]["u"] = sigma[indices.u_iso]
-    return none
 
 
 def _plain(value: Any) -> Any:

@@ -1,0 +1,219 @@
+"""The experiment in a CIF: cell, radiation, measurement, reflections, crystal, software."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+
+import numpy as np
+
+from cctbx import xray
+from cctbx.array_family import flex
+from dxtbx.model import Crystal
+
+from dials_hybrid_refine import __version__
+from dials_hybrid_refine.diffraction.electron import accelerating_voltage
+from dials_hybrid_refine.diffraction.scattering_factors import electron_scattering_factors
+from dials_hybrid_refine.io.cif_text import fold, measured, number
+from dials_hybrid_refine.io.formula import formula_of
+from dials_hybrid_refine.models.structure import composition_of
+from dials_hybrid_refine.refinement.result import Result
+from dials_hybrid_refine.refinement.statistics import OBSERVED_LIMIT
+
+_CELL = [f"length_{axis}" for axis in "abc"] + [f"angle_{a}" for a in ("alpha", "beta", "gamma")]
+#: V = 47.878 V Angstrom^2 F / Omega: h^2 / (2 pi m e), International Tables C (2006), 4.3.1
+VOLT_ANGSTROM_SQ = 47.87801
+#: mass of one unit per cubic Angstrom in g/cm^3
+_DENSITY = 1.66053907
+#: the cell of a model and that of the experiment are the same if they agree as well as this
+_SAME_LENGTH, _SAME_ANGLE = 2e-5, 2e-3
+#: what the author has to say; "?" reminds of it
+_UNKNOWN = (
+    "_chemical_name_systematic _chemical_formula_moiety _cell_measurement_temperature "
+    "_diffrn_ambient_temperature _diffrn_source_type _diffrn_detector_type "
+    "_diffrn_measurement_device_type _exptl_crystal_description _exptl_crystal_colour "
+    "_exptl_crystal_size_max _exptl_crystal_size_mid _exptl_crystal_size_min "
+    "_computing_data_collection _computing_structure_solution"
+).split()
+
+
+@dataclass(frozen=True)
+class MeasuredCell:
+    """The cell that DIALS has refined: parameters in Angstrom and degrees, and their s.u."""
+
+    parameters: tuple[float, ...]
+    su: tuple[float, ...]
+    volume_su: float
+
+
+def measured_cell(crystal: Crystal) -> MeasuredCell | None:
+    """The cell of an experiment; None if DIALS has not estimated its s.u."""
+    su = crystal.get_cell_parameter_sd()
+    if len(su) != 6 or not any(value > 0 for value in su):
+        return None
+    cell = crystal.get_unit_cell()
+    return MeasuredCell(tuple(cell.parameters()), tuple(su), float(crystal.get_cell_volume_sd()))
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What is known of the experiment.
+
+    Attributes:
+        wavelength: in Angstrom.
+        cell: as DIALS refined it, or None.
+        phi_range: first and last angle of the scan in degrees. image_width: in degrees.
+        intensity: "profile" or "sum".
+        n_excluded: reflections left out before the refinement, by reason.
+        reduction: the program that has integrated the data.
+    """
+
+    wavelength: float
+    cell: MeasuredCell | None
+    phi_range: tuple[float, float]
+    image_width: float
+    intensity: str
+    n_excluded: Mapping[str, int]
+    reduction: str = "DIALS (Winter et al. (2018), Acta Cryst. D74, 85-97)"
+
+
+def cell_su(structure: xray.structure, cell: MeasuredCell | None) -> tuple[float, ...] | None:
+    """s.u. of the structure's cell: those of the experiment's where the cells are the same.
+
+    The s.u. of angles that symmetry fixes are rounding errors, written as 0.
+    """
+    if cell is None:
+        return None
+    given = structure.unit_cell().parameters()
+    lengths = [abs(p / q - 1) < _SAME_LENGTH for p, q in zip(given[:3], cell.parameters[:3])]
+    angles = [abs(p - q) < _SAME_ANGLE for p, q in zip(given[3:], cell.parameters[3:])]
+    if not all(lengths + angles):
+        return None
+    return tuple(su if su > 1e-8 else 0.0 for su in cell.su)
+
+
+def cell_items(structure: xray.structure, measurement: Measurement) -> dict[str, str]:
+    """Cell and volume, with s.u. where they are known."""
+    cell, own = structure.unit_cell(), measurement.cell
+    su = cell_su(structure, own)
+    items = {}
+    for name, value, value_su in zip(_CELL, cell.parameters(), su or [None] * 6):
+        # more digits than cctbx writes: the file may be refined again
+        digits = 5 if "length" in name else 4
+        items[f"_cell_{name}"] = measured(value, value_su, digits)
+    volume_su = own.volume_su if su is not None and own is not None else None
+    items["_cell_volume"] = measured(cell.volume(), volume_su, 3)
+    items["_cell_formula_units_Z"] = str(formula_of(structure).z)
+    if su is None:
+        text = "The cell is that of the starting model, kept fixed."
+        if own is not None:
+            written = ", ".join(
+                measured(value, value_su, 5) for value, value_su in zip(own.parameters, own.su)
+            )
+            text += (
+                " The diffraction geometry is that of the cell refined from the data (in the setting of "
+                f"the experiment): {written} (Angstrom, degrees)."
+            )
+        items["_cell_special_details"] = fold(text)
+    return items
+
+
+def crystal_items(structure: xray.structure) -> dict[str, str]:
+    """Formula, weight, density, F(000) and absorption correction.
+
+    F_000 is in volts, as the dictionary asks for electrons: the mean inner potential of a crystal of
+    neutral free atoms.
+    """
+    formula = formula_of(structure)
+    volume = structure.unit_cell().volume()
+    density = _DENSITY * formula.weight * formula.z / volume
+    composition = composition_of(structure)
+    factors = electron_scattering_factors(composition.atomic_numbers, np.zeros(1))[:, 0]
+    content = [s.occupancy * s.multiplicity() for s in structure.scatterers()]
+    return {
+        "_chemical_formula_sum": str(formula),
+        "_chemical_formula_weight": number(formula.weight, 3),
+        "_exptl_crystal_density_diffrn": number(density, 3),
+        "_exptl_crystal_F_000": number(VOLT_ANGSTROM_SQ * float(factors @ content) / volume, 3),
+        "_exptl_absorpt_correction_type": "none",
+    }
+
+
+def measurement_items(result: Result, measurement: Measurement) -> dict[str, str]:
+    """Radiation, rotation, and what was measured; "?" for what only the author knows."""
+    wavelength = measurement.wavelength
+    first, last = measurement.phi_range
+    intensity = {"profile": "profile-fitted", "sum": "summed"}[measurement.intensity]
+    method = (
+        f"continuous rotation from {first:g} to {last:g} degrees in images of "
+        f"{measurement.image_width:g} degrees; {intensity} intensities"
+    )
+    return {
+        **dict.fromkeys(_UNKNOWN, "?"),
+        "_diffrn_radiation_probe": "electron",
+        "_diffrn_radiation_wavelength": f"{wavelength:.6f}",
+        "_diffrn_source_voltage": f"{accelerating_voltage(wavelength) / 1000:.1f}",
+        "_diffrn_measurement_method": fold(method),
+        "_diffrn_measurement.rotation_mode": "rotation",
+        "_diffrn_measurement.method_precession": "no",
+        **_reflection_items(result, measurement),
+    }
+
+
+def _reflection_items(result: Result, measurement: Measurement) -> dict[str, str]:
+    """Numbers and limits of the reflections; only used ones count in ``_refine_ls``."""
+    observations = result.observations
+    structure = result.structure
+    indices = flex.miller_index([tuple(map(int, h)) for h in observations.hkl])
+    d = np.array(structure.unit_cell().d(indices).as_numpy_array())
+    used = ~(result.held_out | result.rejected)
+
+    def theta(spacing: float) -> str:
+        return number(math.degrees(math.asin(measurement.wavelength / (2 * spacing))), 3)
+
+    items = {
+        "_diffrn_reflns_number": str(len(observations) + sum(measurement.n_excluded.values())),
+        "_diffrn_reflns_theta_min": theta(d.max()),
+        "_diffrn_reflns_theta_max": theta(d.min()),
+        "_reflns_number_total": str(len(observations)),
+        "_reflns_number_gt": str(
+            int((observations.intensity > OBSERVED_LIMIT * observations.sigma).sum())
+        ),
+        "_reflns_threshold_expression": f"I>{OBSERVED_LIMIT:g}\\s(I)",
+        "_reflns_d_resolution_high": number(d.min()),
+        "_reflns_d_resolution_low": number(d.max()),
+        "_refine_ls_d_res_high": number(d[used].min()),
+        "_refine_ls_d_res_low": number(d[used].max()),
+        "_reflns_special_details": fold(_reflection_details(result, measurement)),
+    }
+    for axis, column in zip("hkl", observations.hkl.T):
+        items[f"_diffrn_reflns_limit_{axis}_min"] = str(int(column.min()))
+        items[f"_diffrn_reflns_limit_{axis}_max"] = str(int(column.max()))
+    return items
+
+
+def _reflection_details(result: Result, measurement: Measurement) -> str:
+    unique = len(np.unique(result.observations.unique_index))
+    lines = [
+        "Reflections are counted as measured, symmetry equivalents separately: they differ in a "
+        f"dynamical calculation. {unique} of them are unique in the Laue group. Limits of the indices and "
+        "of theta are those of the reflections that were not excluded before the refinement."
+    ]
+    reasons = [f"{n} {reason}" for reason, n in measurement.n_excluded.items() if n]
+    if reasons:
+        lines.append(f"Excluded before the refinement: {'; '.join(reasons)}.")
+    return "\n".join(lines)
+
+
+def software_items(measurement: Measurement) -> dict[str, str]:
+    """Programs and the date."""
+    program = f"dials.hybrid_refine {__version__}"
+    return {
+        "_audit_creation_method": program,
+        "_audit_creation_date": date.today().isoformat(),
+        "_computing_cell_refinement": measurement.reduction,
+        "_computing_data_reduction": measurement.reduction,
+        "_computing_structure_refinement": program,
+    }
