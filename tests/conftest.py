@@ -39,6 +39,15 @@ def shared() -> Path:
     return SHARED
 
 
+@pytest.fixture(scope="session")
+def core_dictionary(shared):
+    """The core CIF dictionary, to check files against."""
+    pytest.importorskip("CifFile", reason="this test needs the package PyCifRW")
+    from core_dictionary import CoreDictionary
+
+    return CoreDictionary(shared / "dictionaries" / "cif_core.dic")
+
+
 @pytest.fixture
 def run_in_tmp_path(monkeypatch, tmp_path) -> Path:
     """Run the test in an empty working folder, and return that."""

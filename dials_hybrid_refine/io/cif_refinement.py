@@ -100,7 +100,8 @@ def _theory(result: Result) -> str:
         lines.append(f"Absorption {kind} {measured(absorption.value, absorption.su, 4)}, {state}.")
     for effect in result.effects:
         values = ", ".join(
-            f"{name} {measured(value, effect.su[name], 6)}" for name, value in effect.values.items()
+            f"{name} {' '.join(map(measured, value.ravel(), effect.su[name].ravel()))}"
+            for name, value in effect.values.items()
         )
         lines.append(f"Effect {effect.name} of {effect.package} {effect.version}: {values}.")
     return "\n".join(lines)

@@ -60,7 +60,7 @@ def merged_reflections(data: KinematicalIntensities, volume: float) -> iotbx.cif
     F in volts, as the dictionary asks for electrons: 47.878 V Angstrom^2 F / Omega.
     """
     volt = VOLT_ANGSTROM_SQ / volume
-    phases = np.degrees(np.angle(data.f_calc))
+    phases = np.degrees(np.angle(data.f_calc)) % 360
     return _loop(
         data.hkl,
         {

@@ -41,22 +41,23 @@ def formula_of(structure: xray.structure) -> Formula:
     """The formula unit that the contents of the cell suggest.
 
     Organic crystals (C and H): the asymmetric unit, where that holds whole numbers of atoms; others,
-    the smallest unit in whole numbers; with broken numbers the asymmetric unit. Nothing is known
-    of molecules: Z' other than 1 is for the author to say.
+    the smallest unit in whole numbers (where occupancies make broken ones, of sites). Nothing is
+    known of molecules: Z' other than 1 is for the author to say.
     """
     content: dict[str, float] = {}
+    sites: dict[str, float] = {}
     for scatterer in structure.scatterers():
-        element = scatterer.element_symbol()
-        share = scatterer.occupancy * scatterer.multiplicity()
-        content[element] = content.get(element, 0.0) + share
+        element, n = scatterer.element_symbol(), scatterer.multiplicity()
+        content[element] = content.get(element, 0.0) + scatterer.occupancy * n
+        sites[element] = sites.get(element, 0.0) + n
+    whole = content if all(map(_is_whole, content.values())) else sites
     order = structure.space_group().order_z()
-    z = order
-    if all(_is_whole(n) for n in content.values()):
-        is_organic = {"C", "H"} <= set(content)
-        if not (is_organic and all(_is_whole(n / order) for n in content.values())):
-            z = math.gcd(*(round(n) for n in content.values())) or order
+    if {"C", "H"} <= set(content) and all(_is_whole(n / order) for n in whole.values()):
+        z = order
+    else:
+        z = math.gcd(*(round(n) for n in whole.values()))
     return Formula({element: n / z for element, n in content.items()}, z)
 
 
 def _is_whole(n: float) -> bool:
-    return abs(n - round(n)) < _ROUNDING
+    return n > 0.5 and abs(n - round(n)) < _ROUNDING

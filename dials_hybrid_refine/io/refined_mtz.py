@@ -36,4 +36,8 @@ def write_mtz(data: KinematicalIntensities, wavelength: float, path: str) -> Non
     if data.held_out is not None:
         flags = data.miller_set().array(data=flex.int(data.held_out.astype(int).tolist()))
         dataset.add_miller_array(flags, column_root_label="FreeR_flag")
-    dataset.mtz_object().write(path)
+    mtz = dataset.mtz_object()
+    if mtz.space_group_name().startswith("No."):  # a setting that CCP4's list of symbols has not
+        info = data.symmetry.space_group_info()
+        mtz.set_space_group_info(info, symbol=info.type().lookup_symbol())
+    mtz.write(path)

@@ -39,11 +39,12 @@ _LARGEST = 99999.99
 _FIXED = 10.0
 _REMARKS = f"""\
 Model of dials.hybrid_refine {__version__}, refined with dynamical theory.
-SFAC: electron scattering factors of Lobato & Van Dyck (2014), fitted by four
-Gaussians and a constant. The .hkl file of the same run holds |Fc|^2 Io/Ic,
-intensities freed of dynamical effects as far as this model explains them.
-Kinematical refinement against it serves for maps, geometry and tests of the
-model; its R factors and s.u. are not those of the dynamical refinement."""
+SFAC: electron scattering factors of Lobato & Van Dyck (2014), fitted by
+four Gaussians and a constant. The .hkl file of the same run holds
+|Fc|^2 Io/Ic, intensities freed of dynamical effects as far as this model
+explains them. Kinematical refinement against it serves for maps, geometry
+and tests of the model; its R factors and s.u. are not those of the
+dynamical refinement."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,10 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
-from command_runs import FAST, INPUT, path_of
+from command_runs import FAST, FORMATS, INPUT, path_of
+
+import iotbx.cif
+from dials.array_family import flex
 
 from dials_hybrid_refine.command_line import hybrid_refine, hybrid_simulate
 
@@ -78,12 +81,28 @@ def simulated(demo) -> Path:
 
 @pytest.fixture(scope="session")
 def refined(simulated, tmp_path_factory) -> Path:
-    """A folder with the input files and all that a refinement with defaults for output writes."""
+    """A folder with the input files and all files that a refinement can write."""
     folder = tmp_path_factory.mktemp("refined")
     for name in INPUT:
         shutil.copy(simulated / name, folder)
-    _in_folder(folder, hybrid_refine.run, INPUT + FAST)
+    _in_folder(folder, hybrid_refine.run, INPUT + FAST + FORMATS)
     return folder
+
+
+@pytest.fixture(scope="session")
+def summary(refined):
+    return json.loads((refined / "dials.hybrid_refine.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def table(refined):
+    return flex.reflection_table.from_file(str(refined / "hybrid_refined.refl"))
+
+
+@pytest.fixture(scope="session")
+def block(refined):
+    cif = iotbx.cif.reader(file_path=str(refined / "hybrid_refined.cif")).model()
+    return cif["hybrid_refined"]
 
 
 @pytest.fixture
@@ -110,3 +129,28 @@ def call():
         )
 
     return run
+
+
+@pytest.fixture
+def stop_before_refinement(monkeypatch):
+    """Makes a run with good input end there; returns the arguments of run_refinement."""
+    seen = []
+
+    def stop(*arguments, **options):
+        seen.append(arguments)
+        raise ValueError("the input was good")
+
+    monkeypatch.setattr(hybrid_refine, "run_refinement", stop)
+    return seen
+
+
+@pytest.fixture
+def change_experiments(files):
+    """A function that lets another one change the decoded data.expt."""
+
+    def change(edit):
+        content = json.loads((files / "data.expt").read_text())
+        edit(content)
+        (files / "data.expt").write_text(json.dumps(content))
+
+    return change

@@ -1,0 +1,43 @@
+"""How the tests of bad input see that it is refused."""
+
+from __future__ import annotations
+
+import os
+import re
+
+import pytest
+
+from libtbx.utils import Sorry
+
+from dials_hybrid_refine.command_line import hybrid_refine
+
+GIVE_EXPT = "give the .expt file"
+GIVE_REFL = "give the .refl file"
+
+
+def refused(folder, arguments, *parts, run=hybrid_refine.run):
+    """Run a command in process: a Sorry of one line that holds all parts, and no file."""
+    before = set(os.listdir(folder))
+    with pytest.raises(Sorry) as raised:
+        run(arguments)
+    message = str(raised.value)
+    assert "\n" not in message
+    assert not re.search(r"Error\b|Traceback|<class|report this", message), message
+    for part in parts:
+        assert part in message, message
+    assert set(os.listdir(folder)) - before <= {
+        "dials.hybrid_refine.log",
+        "dials.hybrid_simulate.log",
+    }
+    return message
+
+
+def without(*names):
+    """An edit of decoded experiments that takes models away."""
+
+    def edit(content):
+        for name in names:
+            del content["experiment"][0][name]
+            content[name] = []
+
+    return edit
