@@ -38,19 +38,17 @@ import torch
 
 import iotbx.phil
 from dials.array_family import flex
-from dials.util import log, show_mail_handle_errors
-from dials.util.version import dials_version
+from dials.util import show_mail_handle_errors
 from dxtbx.model import Experiment, ExperimentList
-from libtbx.utils import Sorry
 from smtbx.refinement.constraints import InvalidConstraint
 
-from dials_hybrid_refine import __version__
 from dials_hybrid_refine.command_line.refine_files import (
     Writer,
     check_formats,
     structure_writers,
 )
 from dials_hybrid_refine.command_line.refine_options import auto, refinement_options
+from dials_hybrid_refine.command_line.start import errors_for_users, start
 from dials_hybrid_refine.diffraction.observations import Observations
 from dials_hybrid_refine.diffraction.scan import ScanGeometry
 from dials_hybrid_refine.io.cif_experiment import Measurement, measured_cell
@@ -68,7 +66,7 @@ from dials_hybrid_refine.io.effect_plugins import (
     warn_of_broken,
 )
 from dials_hybrid_refine.io.experiments import scan_geometry
-from dials_hybrid_refine.io.output_files import check_outputs, write_atomically
+from dials_hybrid_refine.io.output_files import write_atomically
 from dials_hybrid_refine.io.pets_frames import pets_frames
 from dials_hybrid_refine.io.refine_phil import REFINE_PHIL
 from dials_hybrid_refine.io.refined_experiments import with_orientation_correction
@@ -285,15 +283,10 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
     """Run the program with command-line arguments (default: those of the process)."""
     usage = "dials.hybrid_refine [options] integrated.expt integrated.refl model.cif"
     arguments = list(sys.argv[1:] if args is None else args)
-    try:
+    with errors_for_users():
         command, plugins = parse_with_effects(phil, usage, __doc__, arguments or ["-h"])
         _check_limits(command.params)
-        output = vars(command.params.output)
-        check_outputs({f"output.{n}": p for n, p in output.items() if not n.startswith("_")})
-        log.config(verbosity=command.verbosity, logfile=command.params.output.log)
-        logger.info("%s, dials.hybrid_refine %s", dials_version(), __version__)
-        if command.changed:
-            logger.info("The following parameters have been modified:\n\n%s", command.changed)
+        start(command, "dials.hybrid_refine")
         warn_of_broken(plugins)
         data = read_input(command)
         check_formats(command.params, data.model)
@@ -322,10 +315,6 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
             )
         log_result(result)
         write_output(command.params, options, data, result)
-    except ValueError as error:
-        raise Sorry(str(error)) from None
-    except KeyboardInterrupt:  # before or after the refinement, which handles it itself
-        sys.exit(130)
     if result.status == "interrupted":
         sys.exit(130)
 

@@ -25,12 +25,10 @@ from numpy.typing import NDArray
 
 import iotbx.phil
 import libtbx
-from dials.util import log, show_mail_handle_errors
-from dials.util.version import dials_version
+from dials.util import show_mail_handle_errors
 from dxtbx.model import ExperimentList
-from libtbx.utils import Sorry
 
-from dials_hybrid_refine import __version__
+from dials_hybrid_refine.command_line.start import errors_for_users, start
 from dials_hybrid_refine.diffraction.propagation import PropagationSettings
 from dials_hybrid_refine.io.command_input import (
     INPUT_PHIL,
@@ -45,7 +43,7 @@ from dials_hybrid_refine.io.effect_plugins import (
     warn_of_broken,
 )
 from dials_hybrid_refine.io.experiments import scan_geometry
-from dials_hybrid_refine.io.output_files import check_outputs, write_atomically
+from dials_hybrid_refine.io.output_files import write_atomically
 from dials_hybrid_refine.io.predictions import delta_m_of, predict, windows_of, with_intensities
 from dials_hybrid_refine.io.structure import read_structure
 from dials_hybrid_refine.io.symmetry import check_compatible
@@ -154,15 +152,10 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
     """Run the program with command-line arguments (default: those of the process)."""
     usage = "dials.hybrid_simulate [options] experiments.expt model.cif"
     arguments = list(sys.argv[1:] if args is None else args)
-    try:
+    with errors_for_users((ValueError, ArithmeticError)):
         command, plugins = parse_with_effects(phil, usage, __doc__, arguments or ["-h"])
         params = command.params
-        output = vars(params.output)
-        check_outputs({f"output.{n}": p for n, p in output.items() if not n.startswith("_")})
-        log.config(verbosity=command.verbosity, logfile=params.output.log)
-        logger.info("%s, dials.hybrid_simulate %s", dials_version(), __version__)
-        if command.changed:
-            logger.info("The following parameters have been modified:\n\n%s", command.changed)
+        start(command, "dials.hybrid_simulate")
         warn_of_broken(plugins)
         remedy = "dials.hybrid_simulate needs an .expt and a structure file"
         if command.reflections:
@@ -235,10 +228,6 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
             logger.info("Saving the reflections to %s", params.output.reflections)
             integrated = with_intensities(table, observations, intensity, variance)
             write_atomically(params.output.reflections, lambda path: integrated.as_file(path))
-    except (ValueError, ArithmeticError) as error:
-        raise Sorry(str(error)) from None
-    except KeyboardInterrupt:
-        sys.exit(130)
 
 
 if __name__ == "__main__":

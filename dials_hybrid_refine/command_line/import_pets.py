@@ -31,14 +31,12 @@ from typing import Any
 import torch  # noqa: F401  before DIALS, which would limit it to one thread
 
 import iotbx.phil
-from dials.util import log, show_mail_handle_errors
-from dials.util.version import dials_version
+from dials.util import show_mail_handle_errors
 from dxtbx.model import ExperimentList
-from libtbx.utils import Sorry
 
-from dials_hybrid_refine import __version__
+from dials_hybrid_refine.command_line.start import errors_for_users, start
 from dials_hybrid_refine.io.command_input import exactly_one, naming, parse_command_line
-from dials_hybrid_refine.io.output_files import check_outputs, write_atomically
+from dials_hybrid_refine.io.output_files import write_atomically
 from dials_hybrid_refine.io.pets import read_pets
 from dials_hybrid_refine.io.pets_import import import_pets
 
@@ -95,15 +93,10 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
     """Run the program with command-line arguments (default: those of the process)."""
     usage = "dials.import_pets [options] data.cif_pets"
     arguments = list(sys.argv[1:] if args is None else args)
-    try:
+    with errors_for_users():
         command = parse_command_line(phil, usage, __doc__, arguments or ["-h"])
         params = command.params
-        output = vars(params.output)
-        check_outputs({f"output.{n}": p for n, p in output.items() if not n.startswith("_")})
-        log.config(verbosity=command.verbosity, logfile=params.output.log)
-        logger.info("%s, dials.import_pets %s", dials_version(), __version__)
-        if command.changed:
-            logger.info("The following parameters have been modified:\n\n%s", command.changed)
+        start(command, "dials.import_pets")
         remedy = "dials.import_pets needs a .cif_pets file"
         for name in (*command.experiments, *command.reflections):
             raise ValueError(f"{name} is not needed: {remedy}")
@@ -127,10 +120,6 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
             write_atomically(
                 params.output.reflections, lambda name: imported.reflections.as_file(name)
             )
-    except ValueError as error:
-        raise Sorry(str(error)) from None
-    except KeyboardInterrupt:
-        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from cif_numbers import check_statistics, value_and_su
 from examples import WAVELENGTH, make_structure, quartz_structure
 from finished_results import caesium_lead_bromide, finished, one_thickness, polar_structure
 from numpy.testing import assert_allclose
@@ -56,13 +57,6 @@ def block_of(result, context=None):
 
 def with_cell(cell):
     return CifContext(replace(MEASUREMENT, cell=cell), MODEL)
-
-
-def value_and_su(text):
-    """Value, s.u. (0 without brackets) and size of the last digit of a number in a CIF."""
-    number, su = re.fullmatch(r"(-?\d+(?:\.\d*)?)(?:\((\d+)\))?", text).groups()
-    unit = 10.0 ** -len(number.partition(".")[2])
-    return float(number), int(su or 0) * unit, unit
 
 
 def check(text, value, su):
@@ -421,17 +415,7 @@ def test_experiment(results):
 def test_statistics_are_those_of_the_summary(result):
     statistics = summary(result, InputFiles([], [], "", {}), {}, 0)["statistics"]
     block = block_of(result)
-    for name, key in (
-        ("_refine_ls_R_factor_gt", "r_obs"),
-        ("_refine_ls_R_factor_all", "r_all"),
-        ("_refine_ls_wR_factor_ref", "wr_all"),
-        ("_refine_ls_goodness_of_fit_ref", "gof"),
-        ("_refine_ls_number_reflns", "n_reflections"),
-        ("_refine_ls_number_reflns_gt", "n_observed"),
-        ("_refine_ls_number_parameters", "n_parameters"),
-    ):
-        value, _, unit = value_and_su(block[name])
-        assert abs(value - statistics[key]) <= 0.5001 * unit, name
+    check_statistics(block, statistics)
     details = " ".join(block["_refine_special_details"].split())
     assert f"Held out: {statistics['n_held_out']} reflections, by reflections" in details
     for key in ("r_obs_held_out", "mr_obs", "mr_all", "mwr_all"):
