@@ -58,11 +58,12 @@ def finished(
 
     I_o / I_c is 0.9 or 1.1, the same for equivalents. Every seventh unique reflection is held out,
     the first measurement is rejected. The covariance is that of s.u. of 1 % to 10 % of the units of
-    the independent parameters.
+    the independent parameters, correlated by 0.3.
     """
     model = StructureModel(structure, refined, constraints)
     random = np.random.default_rng(5)
     su = random.uniform(0.001, 0.01, model.n_parameters)
+    correlation = 0.3 + 0.7 * np.eye(model.n_parameters)
     jacobian = model.jacobian()
     current = model.current_structure()
     hkl = _with_mates(current, d_min)
@@ -110,7 +111,7 @@ def finished(
     return Result(
         status="converged",
         structure=current,
-        covariance=jacobian.T @ np.diag(su**2) @ jacobian,
+        covariance=jacobian.T @ (np.outer(su, su) * correlation) @ jacobian,
         observations=observations,
         held_out=held_out,
         rejected=rejected,

@@ -51,7 +51,7 @@ from dials_hybrid_refine.command_line.refine_options import auto, refinement_opt
 from dials_hybrid_refine.command_line.start import errors_for_users, start
 from dials_hybrid_refine.diffraction.observations import Observations
 from dials_hybrid_refine.diffraction.scan import ScanGeometry
-from dials_hybrid_refine.io.cif_experiment import Measurement, measured_cell
+from dials_hybrid_refine.io.cif_experiment import DIALS, PETS2, Measurement, measured_cell
 from dials_hybrid_refine.io.command_input import (
     CommandInput,
     check_belonging,
@@ -217,6 +217,8 @@ def measurement_of(params: Any, data: InputData) -> Measurement:
         image_width=data.scan.image_width,
         intensity=params.intensity,
         n_excluded=data.exclusion.counts,
+        steps=params.beams.tilts_per_window,
+        reduction=PETS2 if "pets_frame_phi" in data.table else DIALS,
     )
 
 

@@ -29,6 +29,8 @@ VOLT_ANGSTROM_SQ = 47.87801
 _DENSITY = 1.66053907
 #: the cell of a model and that of the experiment are the same if they agree as well as this
 _SAME_LENGTH, _SAME_ANGLE = 2e-5, 2e-3
+DIALS = "DIALS (Winter et al. (2018), Acta Cryst. D74, 85-97)"
+PETS2 = "a PETS2 file (Palatinus et al. (2019), Acta Cryst. B75, 512-522) read by dials.import_pets"
 #: what the author has to say; "?" reminds of it
 _UNKNOWN = (
     "_chemical_name_systematic _chemical_formula_moiety _cell_measurement_temperature "
@@ -67,6 +69,7 @@ class Measurement:
         phi_range: first and last angle of the scan in degrees. image_width: in degrees.
         intensity: "profile" or "sum".
         n_excluded: reflections left out before the refinement, by reason.
+        steps: orientations in each intensity of data recorded in steps; None: continuous rotation.
         reduction: the program that has integrated the data.
     """
 
@@ -76,7 +79,8 @@ class Measurement:
     image_width: float
     intensity: str
     n_excluded: Mapping[str, int]
-    reduction: str = "DIALS (Winter et al. (2018), Acta Cryst. D74, 85-97)"
+    steps: int | None = None
+    reduction: str = DIALS
 
 
 def cell_su(structure: xray.structure, cell: MeasuredCell | None) -> tuple[float, ...] | None:
@@ -146,17 +150,22 @@ def measurement_items(result: Result, measurement: Measurement) -> dict[str, str
     wavelength = measurement.wavelength
     first, last = measurement.phi_range
     intensity = {"profile": "profile-fitted", "sum": "summed"}[measurement.intensity]
+    kind = "continuous rotation" if measurement.steps is None else "rotation in steps"
     method = (
-        f"continuous rotation from {first:g} to {last:g} degrees in images of "
+        f"{kind} from {first:g} to {last:g} degrees in images of "
         f"{measurement.image_width:g} degrees; {intensity} intensities"
     )
+    if measurement.steps is not None:
+        method += f", each the sum over {measurement.steps} orientations"
     return {
         **dict.fromkeys(_UNKNOWN, "?"),
         "_diffrn_radiation_probe": "electron",
         "_diffrn_radiation_wavelength": f"{wavelength:.6f}",
         "_diffrn_source_voltage": f"{accelerating_voltage(wavelength) / 1000:.1f}",
         "_diffrn_measurement_method": fold(method),
-        "_diffrn_measurement.rotation_mode": "rotation",
+        "_diffrn_measurement.rotation_mode": (
+            "rotation" if measurement.steps is None else "stepwise"
+        ),
         "_diffrn_measurement.method_precession": "no",
         **_reflection_items(result, measurement),
     }

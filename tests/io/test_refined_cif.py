@@ -17,7 +17,7 @@ import iotbx.cif.model
 
 from dials_hybrid_refine.diffraction.electron import accelerating_voltage
 from dials_hybrid_refine.io.cif_atoms import hydrogen_treatment
-from dials_hybrid_refine.io.cif_experiment import MeasuredCell, Measurement, measured_cell
+from dials_hybrid_refine.io.cif_experiment import PETS2, MeasuredCell, Measurement, measured_cell
 from dials_hybrid_refine.io.cif_refinement import (
     RefinementModel,
     absolute_structure_items,
@@ -222,7 +222,8 @@ def test_what_is_not_refined_has_no_uncertainty():
     names = [f"_atom_site_fract_{axis}" for axis in "xyz"] + ["_atom_site_occupancy"]
     assert not any("(" in text for name in names for text in block[name])
     assert all("(" in text for text in block["_atom_site_aniso_U_33"])
-    assert set(block["_atom_site_refinement_flags_adp"]) == {"T", "."}
+    flags = dict(zip(block["_atom_site_label"], block["_atom_site_refinement_flags_adp"]))
+    assert flags == {"Si0": "T", "O1": "."}
 
 
 def test_without_covariance(results):
@@ -407,6 +408,16 @@ def test_experiment(results):
     assert float(block["_diffrn_reflns_theta_max"]) == pytest.approx(theta, abs=5.1e-4)
     assert "from -10 to 10 degrees" in " ".join(block["_diffrn_measurement_method"].split())
     assert block["_diffrn_ambient_temperature"] == "?"
+
+
+def test_data_recorded_in_steps(results, core_dictionary):
+    measurement = replace(MEASUREMENT, steps=21, reduction=PETS2)
+    text = written(results["polar"], CifContext(measurement, MODEL))
+    assert core_dictionary.violations(text) == []
+    block = iotbx.cif.reader(input_string=text).model()["hybrid_refined"]
+    assert block["_diffrn_measurement.rotation_mode"] == "stepwise"
+    assert "sum over 21 orientations" in " ".join(block["_diffrn_measurement_method"].split())
+    assert "PETS2" in block["_computing_data_reduction"]
 
 
 # -- refinement -----------------------------------------------------------------------------------
