@@ -8,7 +8,6 @@ carries gradients of the crystallographic parameters back to the independent one
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,19 +17,11 @@ from numpy.typing import NDArray
 from cctbx import adptbx, xray
 from cctbx.array_family import flex
 from cctbx.eltbx import tiny_pse
-from smtbx import utils as smtbx_utils
 from smtbx.refinement import constraints
 
 from dials_hybrid_refine.diffraction.potential import AtomicParameters, CrystalComposition
-
-
-@dataclass(frozen=True)
-class RefinedParameters:
-    """Which structural parameters are refined."""
-
-    sites: bool = True
-    displacements: bool = True
-    occupancies: bool = False
+from dials_hybrid_refine.models.connectivity import Disorder, connectivity
+from dials_hybrid_refine.models.refined_flags import RefinedParameters, set_refined
 
 
 def composition_of(structure: xray.structure) -> CrystalComposition:
@@ -66,30 +57,6 @@ def composition_of(structure: xray.structure) -> CrystalComposition:
         metric=fraction @ fraction.T,
         volume=cell.volume(),
     )
-
-
-def set_refined(structure: xray.structure, refined: RefinedParameters) -> None:
-    """Set the gradient flags of all scatterers.
-
-    Where some are set already, as from SHELX files, parameters whose flag is not set are fixed by
-    the user and stay so.
-    """
-    scatterers = structure.scatterers()
-    told = any(
-        s.flags.grad_site() or s.flags.grad_u_iso() or s.flags.grad_u_aniso() for s in scatterers
-    )
-    for scatterer in scatterers:
-        flags = scatterer.flags
-        site, u_iso, u_aniso = (
-            not told or flag
-            for flag in (flags.grad_site(), flags.grad_u_iso(), flags.grad_u_aniso())
-        )
-        flags.set_grad_site(refined.sites and site)
-        flags.set_grad_u_iso(refined.displacements and flags.use_u_iso() and u_iso)
-        flags.set_grad_u_aniso(refined.displacements and flags.use_u_aniso() and u_aniso)
-        flags.set_grad_occupancy(refined.occupancies)
-        flags.set_grad_fp(False)
-        flags.set_grad_fdp(False)
 
 
 def unphysical_parameters(structure: xray.structure) -> list[str]:
@@ -144,12 +111,22 @@ class StructureModel(torch.nn.Module):
         structure: xray.structure,
         refined: RefinedParameters,
         shelx_constraints: Sequence[Any] = (),
+        disorder: Disorder = Disorder(),  # noqa: B008  immutable
     ) -> None:
+        """
+        Args:
+            shelx_constraints: of ``smtbx.refinement.constraints``, in the order in which smtbx needs
+                them: shared sites, U and occupancies first.
+            disorder: which atoms are alternatives; the geometry of hydrogen atoms depends on it.
+
+        Raises:
+            smtbx.refinement.constraints.InvalidConstraint: if a constraint does not suit its atoms.
+        """
         super().__init__()
         self._start = structure.deep_copy_scatterers()
-        set_refined(self._start, refined)
+        set_refined(self._start, refined, shelx_constraints)
         self._constraints = list(shelx_constraints)
-        self._connectivity = smtbx_utils.connectivity_table(self._start)
+        self._connectivity = connectivity(self._start, disorder)
         self._restart()
         self._annotations = list(self._reparametrisation.component_annotations)
         self._units = self._parameter_units()
