@@ -96,7 +96,9 @@ def missing_on_carbon(structure: xray.structure, i: int, table: list[list[Bond]]
     scatterers, cell = structure.scatterers(), structure.unit_cell()
     bonds = table[i]
     elements = [scatterers[bond.atom].element_symbol() for bond in bonds]
-    if any(bond.length > _LONGEST_BOND and e in ("C", "N", "O") for bond, e in zip(bonds, elements)):
+    if any(
+        bond.length > _LONGEST_BOND and e in ("C", "N", "O") for bond, e in zip(bonds, elements)
+    ):
         return None
     centre = np.array(cell.orthogonalize(scatterers[i].site))
     arms = [np.array(cell.orthogonalize(bond.site)) - centre for bond in bonds]

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cctbx import xray
+from smtbx.refinement.constraints.geometrical import hydrogens as geometries
 
 from dials_hybrid_refine.models.connectivity import Disorder
 from dials_hybrid_refine.models.generated_hydrogens import generate
-from dials_hybrid_refine.models.hydrogens import hydrogen_atoms, ride
+from dials_hybrid_refine.models.hydrogens import hydrogen_atoms, place, ride
 from dials_hybrid_refine.models.shared_sites import share, shared_sites
 from dials_hybrid_refine.models.xh_distances import set_distances
 
@@ -53,7 +54,8 @@ def prepare(model: Model, choices: ModelChoices) -> tuple[Model, list[str]]:
     atoms that are generated follow at the end.
 
     Raises:
-        ValueError: if constraints of the file do not go together.
+        ValueError: if the surroundings of an atom do not suit the geometry that the file gives its
+            hydrogen atoms.
     """
     structure, disorder = model.structure.deep_copy_scatterers(), model.disorder
     constraints, notes = list(model.constraints), []
@@ -66,6 +68,7 @@ def prepare(model: Model, choices: ModelChoices) -> tuple[Model, list[str]]:
         labels = [structure.scatterers()[i].label for i in generated.added]
         notes.append(f"{len(labels)} hydrogen atoms were added: {', '.join(labels) or 'none'}")
         notes += generated.notes
+    _check_geometries(structure, constraints, disorder)
     set_distances(structure, constraints, choices.distances)
     _set_displacements(structure, choices.adp, constraints)
     bound = {i for c in constraints for i, kind in c.constrained_parameters if kind == "site"}
@@ -88,6 +91,21 @@ def prepare(model: Model, choices: ModelChoices) -> tuple[Model, list[str]]:
         notes.append(f"atoms on common sites share coordinates and U: {', '.join(named)}")
     every, dropped = _without_conflicts(structure, [*common, *constraints, *riding.constraints])
     return Model(structure, every, disorder, model.riding), notes + changed + dropped
+
+
+def _check_geometries(
+    structure: xray.structure, constraints: Sequence[Any], disorder: Disorder
+) -> None:
+    for constraint in constraints:
+        if isinstance(constraint, geometries.hydrogens) and not place(
+            structure.deep_copy_scatterers(), constraint, disorder
+        ):
+            scatterers = structure.scatterers()
+            named = [scatterers[i].label for i in constraint.constrained_site_indices]
+            raise ValueError(
+                f"the bonds of {scatterers[constraint.pivot].label} do not suit the geometry that AFIX "
+                f"prescribes for {', '.join(named)}: correct its AFIX instruction or remove it"
+            )
 
 
 def _concerns(constraint: Any, atoms: set[int]) -> bool:

@@ -66,9 +66,7 @@ def _unite_displacements(structure: xray.structure, group: list[int]) -> bool:
     anisotropic = any(atom.flags.use_u_aniso() for atom in atoms)
     tensors = np.array(
         [
-            atom.u_star
-            if atom.flags.use_u_aniso()
-            else adptbx.u_iso_as_u_star(cell, atom.u_iso)
+            atom.u_star if atom.flags.use_u_aniso() else adptbx.u_iso_as_u_star(cell, atom.u_iso)
             for atom in atoms
         ]
     )
