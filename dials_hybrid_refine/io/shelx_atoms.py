@@ -76,14 +76,14 @@ class AfixGroup:
 
 
 class RecordingBuilder(builders.crystal_structure_builder):
-    """Builds the structure as given, and keeps what iotbx found out about each parameter.
+    """Builds the structure, and keeps what iotbx found out about each parameter.
 
     ``behaviours``: for each atom x, y, z, occupancy and U or six U; 0 fixed, 1 refined, or a tuple
     for one that depends on a free variable or on another U (``iotbx.shelx.parsers``).
     """
 
-    def __init__(self) -> None:
-        super().__init__(set_grad_flags=False, min_distance_sym_equiv=0)
+    def __init__(self, set_grad_flags: bool = False, min_distance_sym_equiv: float = 0.5) -> None:
+        super().__init__(set_grad_flags, min_distance_sym_equiv)
         self.behaviours: list[list[Any]] = []
 
     def add_scatterer(self, scatterer: Any, is_refined: Any, *args: Any, **kwds: Any) -> None:

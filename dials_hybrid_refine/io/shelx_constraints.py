@@ -69,7 +69,6 @@ def make_constraints(
     groups: Sequence[AfixGroup],
     instructions: Sequence[ModelInstruction],
     behaviours: Behaviours,
-    from_iotbx: Sequence[Any],
     disorder: Disorder,
 ) -> tuple[list[Any], set[str], list[str]]:
     """Constraints in the order that smtbx needs, names of what is not supported, and sentences.
@@ -95,7 +94,13 @@ def make_constraints(
     tied, notes = _tied_displacements(structure, behaviours)
     occupancies, failed = _occupancies(structure, behaviours, sums)
     rigid, hydrogens, more = _afix(structure, groups, disorder)
-    proportional = [c for c in from_iotbx if isinstance(c, u_iso_proportional_to_pivot_u_eq)]
+    proportional = [
+        u_iso_proportional_to_pivot_u_eq(i, parent, factor)
+        for i, (kind, factor, parent) in (
+            (i, b[4]) for i, b in enumerate(behaviours) if isinstance(b[4], tuple)
+        )
+        if kind == parsers.constant_times_u_eq
+    ]
     return (
         [*shared, *tied, *occupancies, *rigid, *hydrogens, *proportional],
         unsupported | failed | more,

@@ -154,7 +154,7 @@ def _space_group(items: Items) -> tuple[Any, list[str]]:
         operations = [value.rpartition(",")[0] for value in magnetic]
     if not operations:
         superspace = items.get(_SUPERSPACE_OPERATIONS, [])
-        operations = [re.sub(r"x([123])", _axis, v.partition(",x4")[0]) for v in superspace]
+        operations = [re.sub(r"x([123])", _axis, ",".join(v.split(",")[:3])) for v in superspace]
     named = _named_groups(items)
     group = _group_of_operations(operations) if operations else next(iter(named.values()), None)
     if group is None:

@@ -58,26 +58,23 @@ def read_shelx(text: str) -> LoadedStructure:
     symmetry = make_symmetry(instructions.cell, instructions.space_group)
     rewritten = instructions.rewritten()
     try:
-        model = iotbx.shelx.parse_smtbx_refinement_model(file=io.StringIO(rewritten))
+        model = _parsed(rewritten, RecordingBuilder(set_grad_flags=True))
     except iotbx.shelx.error as error:  # it counts the lines of the text as rewritten
         lines = rewritten.splitlines()
         reason = re.sub(r" at line (\d+)$", lambda m: f": {lines[int(m[1]) - 1]}", str(error))
         raise ModelError(f"an instruction is not understood ({reason}): correct it") from error
     # iotbx moves atoms onto special positions: read again without, for the sites as given
-    plain = RecordingBuilder()
-    stream = iotbx.shelx.command_stream(file=io.StringIO(rewritten))
-    stream = iotbx.shelx.crystal_symmetry_parser(stream, plain)
-    iotbx.shelx.atom_parser(stream.filtered_commands(), plain).parse()
-    if not model.structure.is_similar_symmetry(symmetry):
-        raise ModelError("the symmetry is not understood: check CELL, LATT and SYMM")
+    plain = _parsed(rewritten, RecordingBuilder(min_distance_sym_equiv=0))
     structure = model.structure
+    if not structure.is_similar_symmetry(symmetry):
+        raise ModelError("the symmetry is not understood: check CELL, LATT and SYMM")
     for scatterer, atom in zip(structure.scatterers(), instructions.atoms):
         scatterer.label = atom.label  # iotbx has put it in upper case
     disorder = Disorder(tuple(model.conformer_indices or ()), tuple(model.sym_excl_indices or ()))
-    notes = free_partly_fixed(structure, plain.behaviours)
+    notes = free_partly_fixed(structure, model.behaviours)
     constraints, unsupported, more = make_constraints(
         structure, instructions.atoms, instructions.groups, instructions.constraints,
-        plain.behaviours, list(model.constraints), disorder,
+        model.behaviours, disorder,
     )  # fmt: skip
     set_anisotropic(structure, instructions.atoms, instructions.constraints)
     instructions.unsupported |= unsupported
@@ -89,6 +86,18 @@ def read_shelx(text: str) -> LoadedStructure:
         warnings=(*instructions.warnings(), *notes, *more),
         unsupported=tuple(sorted(instructions.unsupported)),
     )
+
+
+def _parsed(text: str, builder: RecordingBuilder) -> RecordingBuilder:
+    """Have iotbx read the symmetry and the atoms.
+
+    Its own constraints are not asked for: it takes any U that depends on a free variable for one
+    that depends on another U.
+    """
+    stream = iotbx.shelx.command_stream(file=io.StringIO(text))
+    stream = iotbx.shelx.crystal_symmetry_parser(stream, builder)
+    iotbx.shelx.atom_parser(stream.filtered_commands(), builder).parse()
+    return builder
 
 
 @dataclass

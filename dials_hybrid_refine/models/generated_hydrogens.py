@@ -160,12 +160,19 @@ def add_hydrogens(
             )
         )
     members = list(range(first, first + n))
-    constraint = kind(
-        pivot=parent,
-        constrained_site_indices=tuple(members),
-        bond_length=neutron_distance(atom.element_symbol(), kind.__name__),
-    )
-    if not place(trial, constraint, disorder.extended([parent] * n)):
+    complete = disorder.extended([parent] * n)
+    length = neutron_distance(atom.element_symbol(), kind.__name__)
+    kinds = [kind]
+    if kind is geometries.staggered_terminal_tetrahedral_xh3_sites:  # or turned at random
+        kinds.append(geometries.terminal_tetrahedral_xh3_sites)
+    if not any(
+        place(
+            trial,
+            k(pivot=parent, constrained_site_indices=tuple(members), bond_length=length),
+            complete,
+        )
+        for k in kinds
+    ):
         return []
     placed = list(trial.scatterers())[first:]
     if not _apart(structure, placed):

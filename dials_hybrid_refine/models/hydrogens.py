@@ -196,8 +196,8 @@ def place(structure: xray.structure, constraint: Any, disorder: Disorder) -> boo
             connectivity_table=connectivity(structure, disorder),
             temperature=20,
         )
-    except (InvalidConstraint, IndexError, AssertionError):
-        return False  # smtbx lets some fail for want of a neighbour's neighbour
+    except (InvalidConstraint, IndexError, AssertionError, RuntimeError):
+        return False  # smtbx lets some fail for want of a neighbour's neighbour out of line
     parameters.linearise()
     parameters.store()
     return True

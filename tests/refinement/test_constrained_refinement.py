@@ -119,6 +119,19 @@ def distance_from(truth: xray.structure, found: xray.structure) -> np.ndarray:
     )
 
 
+def uncertainties(outcome: Outcome, columns: np.ndarray) -> np.ndarray:
+    """s.u. of crystallographic parameters, by their places in the parameter map."""
+    jacobian = outcome.model.jacobian()[:, columns]
+    covariance = jacobian.T @ outcome.model.with_fixed_origin(outcome.covariance) @ jacobian
+    return np.sqrt(np.clip(np.diag(covariance), 0, None))
+
+
+def site_uncertainties(outcome: Outcome) -> np.ndarray:
+    """s.u. (3 n,) of the coordinates, each times the length of its axis, in Angstrom."""
+    su = uncertainties(outcome, outcome.model._layout.site_columns)
+    return su * np.tile(outcome.structure.unit_cell().parameters()[:3], len(su) // 3)
+
+
 @pytest.fixture(scope="module")
 def riding() -> tuple[Outcome, xray.structure]:
     """L-alanine from non-hydrogen atoms 0.08 Angstrom off, hydrogen atoms riding."""
@@ -135,7 +148,9 @@ def test_structure_with_riding_hydrogens_comes_back(
     # 3 coordinates and U of six atoms, 2 torsions
     assert outcome.model.n_parameters == 6 * 4 + 2
     assert outcome.r < NOISE
-    assert distance_from(truth, outcome.structure)[:6].max() < 0.01
+    su = site_uncertainties(outcome).reshape(-1, 3)[:6]
+    assert su.max() < 0.01
+    assert (distance_from(truth, outcome.structure)[:6] < 4 * np.linalg.norm(su, axis=1)).all()
     assert distance_from(truth, outcome.structure).max() < 0.03
 
 
@@ -214,7 +229,9 @@ def test_occupancies_of_a_mixed_site_come_back(mixed: tuple[Outcome, xray.struct
     # z of two sites, U11 = 2 U12 and U33 of two, one share
     assert outcome.model.n_parameters == 2 + 4 + 1
     assert sulphur.occupancy + selenium.occupancy == pytest.approx(1, abs=1e-12)
-    assert sulphur.occupancy == pytest.approx(0.7, abs=0.02)
+    (su,) = uncertainties(outcome, outcome.model._layout.occupancy_columns[:1])
+    assert su < 0.03
+    assert sulphur.occupancy == pytest.approx(0.7, abs=3 * su)
     assert zinc.occupancy == 1
     assert outcome.r < NOISE
 
@@ -227,14 +244,6 @@ def test_atoms_of_a_mixed_site_stay_together(mixed: tuple[Outcome, xray.structur
     expected = truth.scatterers()[1].site[2] - truth.scatterers()[0].site[2]
     assert sulphur.site[2] - zinc.site[2] == pytest.approx(expected, abs=1e-3)
     assert adptbx.u_star_as_u_iso(truth.unit_cell(), zinc.u_star) == pytest.approx(0.010, abs=1e-3)
-
-
-def site_uncertainties(outcome: Outcome) -> np.ndarray:
-    """s.u. (3 n,) of the coordinates in Angstrom, of orthogonal or nearly orthogonal axes."""
-    jacobian = outcome.model.jacobian()[:, outcome.model._layout.site_columns]
-    covariance = jacobian.T @ outcome.model.with_fixed_origin(outcome.covariance) @ jacobian
-    cell = np.tile(outcome.structure.unit_cell().parameters()[:3], len(jacobian.T) // 3)
-    return np.sqrt(np.clip(np.diag(covariance), 0, None)) * cell
 
 
 def test_floating_origin_of_a_polar_group(mixed: tuple[Outcome, xray.structure]) -> None:
