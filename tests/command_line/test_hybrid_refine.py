@@ -46,6 +46,28 @@ def test_help(run_in_tmp_path, capsys, run, arguments, shown):
     assert not os.listdir(run_in_tmp_path)
 
 
+def test_model_choices_reach_the_refinement(files):
+    """Oxygen in part replaced by fluorine on the same site: isotropic, occupancies refined."""
+    text = (files / "model.cif").read_text()
+    (line,) = [line for line in text.splitlines() if line.split()[:1] == ["O1"]]
+    assert "_atom_site_occupancy" in text
+    columns = [x for x in text.split() if x.startswith("_atom_site_") and "aniso" not in x]
+    words = line.split()
+    words[columns.index("_atom_site_occupancy")] = "0.9"
+    other = ["F1", "F", *words[2:]]
+    other[columns.index("_atom_site_occupancy")] = "0.1"
+    (files / "model.cif").write_text(text.replace(line, " ".join(words) + "\n" + " ".join(other)))
+    choices = ["structure.adp=isotropic", "structure.occupancies_of=F1"]
+    hybrid_refine.run([*INPUT, *FAST, *choices, "output.log=test.log"])
+    summary = json.loads((files / "dials.hybrid_refine.json").read_text())
+    _, oxygen, fluorine = summary["structure"]["atoms"]
+    assert oxygen["occupancy"] + fluorine["occupancy"] == pytest.approx(1)
+    assert oxygen["occupancy"] != 0.9
+    assert oxygen["site"] == fluorine["site"] and oxygen["u_iso"] == fluorine["u_iso"]
+    assert oxygen["site_su"] == fluorine["site_su"]
+    assert "share coordinates and U: O1/F1" in (files / "test.log").read_text()
+
+
 def test_every_parameter_has_a_type_and_help():
     for scope in (hybrid_refine.phil_scope, hybrid_simulate.phil_scope):
         for definition in scope.all_definitions():
