@@ -49,14 +49,10 @@ def test_help(run_in_tmp_path, capsys, run, arguments, shown):
 def test_model_choices_reach_the_refinement(files):
     """Oxygen in part replaced by fluorine on the same site: isotropic, occupancies refined."""
     text = (files / "model.cif").read_text()
-    (line,) = [line for line in text.splitlines() if line.split()[:1] == ["O1"]]
-    assert "_atom_site_occupancy" in text
-    columns = [x for x in text.split() if x.startswith("_atom_site_") and "aniso" not in x]
-    words = line.split()
-    words[columns.index("_atom_site_occupancy")] = "0.9"
-    other = ["F1", "F", *words[2:]]
-    other[columns.index("_atom_site_occupancy")] = "0.1"
-    (files / "model.cif").write_text(text.replace(line, " ".join(words) + "\n" + " ".join(other)))
+    silicon, oxygen = text.splitlines()[-2:]
+    text = text.replace("_atom_site_adp_type", "_atom_site_adp_type\n_atom_site_occupancy")
+    text = text.replace(silicon, f"{silicon} 1").replace(oxygen, f"{oxygen} 0.9")
+    (files / "model.cif").write_text(f"{text}{oxygen.replace('O1  O', 'F1 F')} 0.1\n")
     choices = ["structure.adp=isotropic", "structure.occupancies_of=F1"]
     hybrid_refine.run([*INPUT, *FAST, *choices, "output.log=test.log"])
     summary = json.loads((files / "dials.hybrid_refine.json").read_text())
