@@ -47,7 +47,11 @@ from dials_hybrid_refine.command_line.refine_files import (
     check_formats,
     structure_writers,
 )
-from dials_hybrid_refine.command_line.refine_options import auto, refinement_options
+from dials_hybrid_refine.command_line.refine_options import (
+    auto,
+    model_choices,
+    refinement_options,
+)
 from dials_hybrid_refine.command_line.start import errors_for_users, start
 from dials_hybrid_refine.diffraction.observations import Observations
 from dials_hybrid_refine.diffraction.scan import ScanGeometry
@@ -77,10 +81,11 @@ from dials_hybrid_refine.io.reflections import (
     check_positions,
     read_observations,
 )
-from dials_hybrid_refine.io.structure import StructureFile, read_structure
+from dials_hybrid_refine.io.structure import read_structure
 from dials_hybrid_refine.io.summary_json import InputFiles, as_text, input_files, summary
 from dials_hybrid_refine.io.symmetry import check_compatible, unique_indices
 from dials_hybrid_refine.models.effects import EffectContext
+from dials_hybrid_refine.models.prepare import Model, prepare
 from dials_hybrid_refine.refinement.frames import Frames, choose_frames
 from dials_hybrid_refine.refinement.options import RefinementOptions
 from dials_hybrid_refine.refinement.program import run_refinement
@@ -101,11 +106,24 @@ class InputData:
 
     experiment: Experiment
     table: flex.reflection_table
-    model: StructureFile
+    model: Model
     scan: ScanGeometry
     observations: Observations
     exclusion: Exclusion
     files: InputFiles
+
+
+def prepared_structure(path: str, params: Any) -> tuple[Model, list[str]]:
+    """The model of a file as the parameters want it described, and sentences about it.
+
+    Raises:
+        ValueError: names the file and what is wrong with it.
+    """
+    file = read_structure(path, params.structure.data_block)
+    model = Model(file.structure, file.shelx_constraints, file.disorder, file.riding)
+    with naming(path):
+        model, notes = prepare(model, model_choices(params))
+    return model, [*file.warnings, *notes]
 
 
 def read_input(command: CommandInput) -> InputData:
@@ -122,9 +140,9 @@ def read_input(command: CommandInput) -> InputData:
     experiment = read_experiment(expt)
     with naming(expt):
         scan = scan_geometry(experiment)
-    model = read_structure(cif)
-    for warning in model.warnings:
-        logger.warning("%s: %s", cif, warning)
+    model, notes = prepared_structure(cif, params)
+    for note in notes:
+        logger.warning("%s: %s", cif, note)
     with naming(f"{expt} and {cif}"):
         messages = check_compatible(model.structure, experiment.crystal.get_crystal_symmetry())
     for message in messages:
@@ -311,9 +329,10 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
                 data.model.structure,
                 options,
                 Controls(observer, should_stop),
-                data.model.shelx_constraints,
+                data.model.constraints,
                 effects,
                 frames=frames,
+                disorder=data.model.disorder,
             )
         log_result(result)
         write_output(command.params, options, data, result)

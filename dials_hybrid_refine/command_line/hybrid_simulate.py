@@ -61,6 +61,11 @@ phil_scope = iotbx.phil.parse(
 d_min = 0.8
   .type = float(value_min=0.1)
   .help = "Reflections down to this spacing (Angstrom) are simulated."
+structure {
+  data_block = None
+    .type = str
+    .help = "Name of the data block of a CIF in which several have atoms."
+}
 thickness {
   mean = 500
     .type = floats(value_min=1)
@@ -169,7 +174,7 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
                 raise ValueError(
                     "there is no detector model: give the .expt file of dials.integrate"
                 )
-        model = read_structure(cif)
+        model = read_structure(cif, command.params.structure.data_block)
         for warning in model.warnings:
             logger.warning("%s: %s", cif, warning)
         with naming(f"{expt} and {cif}"):

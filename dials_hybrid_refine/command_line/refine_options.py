@@ -16,7 +16,8 @@ from dials_hybrid_refine.models.choose import (
     OrientationOptions,
     ThicknessOptions,
 )
-from dials_hybrid_refine.models.structure import RefinedParameters
+from dials_hybrid_refine.models.prepare import ModelChoices
+from dials_hybrid_refine.models.refined_flags import RefinedParameters
 from dials_hybrid_refine.refinement.frames import FrameFilter
 from dials_hybrid_refine.refinement.options import (
     BeamOptions,
@@ -36,6 +37,12 @@ def _device(name: str) -> str:
     if name == "cuda" and not available:
         raise ValueError("device=cuda: torch finds no CUDA device here; use device=cpu")
     return "cuda" if available and name != "cpu" else "cpu"
+
+
+def model_choices(params: Any) -> ModelChoices:
+    """How the atoms of the model are described, from the PHIL parameters."""
+    structure = params.structure
+    return ModelChoices(structure.adp, structure.hydrogens, structure.hydrogen_distances)
 
 
 def refinement_options(params: Any) -> RefinementOptions:
@@ -72,7 +79,10 @@ def refinement_options(params: Any) -> RefinementOptions:
             frame_width=orientation.frame_width,
         ),
         structure=RefinedParameters(
-            params.structure.sites, params.structure.displacements, params.structure.occupancies
+            params.structure.sites,
+            params.structure.displacements,
+            auto(params.structure.occupancies),
+            tuple(params.structure.occupancies_of or ()),
         ),
         absorption=AbsorptionOptions(
             params.absorption.model,

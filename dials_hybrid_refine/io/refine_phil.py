@@ -34,10 +34,29 @@ structure {
     .help = "Refine the coordinates."
   displacements = True
     .type = bool
-    .help = "Refine the displacement parameters, isotropic or anisotropic as in the input."
-  occupancies = False
+    .help = "Refine the displacement parameters."
+  occupancies = Auto
     .type = bool
-    .help = "Refine the occupancies."
+    .help = "Refine the occupancies of all atoms, or of none. Auto: those that a SHELX file refines."
+            "Occupancies of atoms on one site keep their sum."
+  occupancies_of = None
+    .type = strings
+    .help = "Labels of atoms whose occupancy is refined beside those."
+  adp = *auto isotropic anisotropic
+    .type = choice
+    .help = "Displacement parameters of all atoms but hydrogen. auto: as in the input."
+  hydrogens = *auto riding free generate
+    .type = choice
+    .help = "Which hydrogen atoms ride on the atom they are bound to. auto: those of which the model file"
+            "says so. riding: all that are bound to exactly one atom. free: none. generate: those that"
+            "are missing are added where the geometry leaves no doubt, and all ride."
+  hydrogen_distances = *neutron xray input
+    .type = choice
+    .help = "X-H distances of riding hydrogen atoms: of the nuclei, which electrons see; those of SHELXL"
+            "for X-rays; or as in the input. What AFIX prescribes is kept."
+  data_block = None
+    .type = str
+    .help = "Name of the data block of a CIF in which several have atoms."
 }
 thickness {
   model = *neural neural_mean constant per_image wedge cylinder lens

@@ -15,8 +15,9 @@ from dials_hybrid_refine.io.structure_checks import check_structure
 from dials_hybrid_refine.io.structure_cif import read_cif
 from dials_hybrid_refine.io.structure_pdb import read_pdb
 from dials_hybrid_refine.io.structure_shelx import read_shelx
+from dials_hybrid_refine.models.connectivity import Disorder
 
-_READERS = {"CIF": read_cif, "PDB": read_pdb, "SHELX": read_shelx}
+_READERS = {"PDB": read_pdb, "SHELX": read_shelx}
 #: what tells the formats apart, asked in this order (a CIF may quote a SHELX file)
 _SIGNS = {
     "CIF": re.compile(r"^\s*data_\S", re.MULTILINE | re.IGNORECASE),
@@ -44,21 +45,28 @@ class StructureFile:
         shelx_constraints: of a SHELX file, for ``smtbx.refinement.constraints``.
         warnings: sentences for the user's log.
         unsupported: names of SHELX instructions that are not applied.
+        disorder: which atoms are alternatives of each other.
+        riding: hydrogen atoms (indices) that ride according to a CIF, which does not say how.
     """
 
     structure: xray.structure
     shelx_constraints: list[Any]
     warnings: tuple[str, ...]
     unsupported: tuple[str, ...]
+    disorder: Disorder = Disorder()
+    riding: tuple[int, ...] = ()
 
 
-def read_structure(path: str | os.PathLike[str]) -> StructureFile:
+def read_structure(path: str | os.PathLike[str], data_block: str | None = None) -> StructureFile:
     """Read a crystal structure from CIF (also magnetic and mmCIF), SHELX .ins/.res or PDB.
 
     The format is told from the content. The symmetry of a CIF is that of its operations; where
     there are none, of its Hall or Hermann-Mauguin symbol. Atoms within 0.25 Angstrom of a
     symmetry element (0.5 of their image) are moved onto it. Charges are stripped from
     scattering types and D is read as H. A missing or zero U becomes 0.01 Angstrom^2.
+
+    Args:
+        data_block: of a CIF in which several have atoms.
 
     Raises:
         ValueError: names the file, says what is wrong with it and what to do.
@@ -67,7 +75,7 @@ def read_structure(path: str | os.PathLike[str]) -> StructureFile:
     text = _text(path)
     kind = _format(path, text)
     try:
-        loaded = _load(kind, text)
+        loaded = _load(kind, text, data_block)
         found = check_structure(loaded)
     except ModelError as error:
         raise ValueError(f"{path}: {error}") from error
@@ -77,6 +85,8 @@ def read_structure(path: str | os.PathLike[str]) -> StructureFile:
         shelx_constraints=loaded.shelx_constraints,
         warnings=(*loaded.warnings, *found),
         unsupported=loaded.unsupported,
+        disorder=loaded.disorder,
+        riding=loaded.riding,
     )
 
 
@@ -111,14 +121,14 @@ def _format(path: Path, text: str) -> str:
     raise ValueError(f"{path} is not a structure: give a CIF, SHELX .ins or .res, or PDB file")
 
 
-def _load(kind: str, text: str) -> LoadedStructure:
+def _load(kind: str, text: str, data_block: str | None) -> LoadedStructure:
     """Run a reader; whatever a parser stumbles over is the file's fault.
 
     Raises:
         ModelError: if the file cannot be used.
     """
     try:
-        return _READERS[kind](text)
+        return read_cif(text, data_block) if kind == "CIF" else _READERS[kind](text)
     except ModelError:
         raise
     except Exception as error:  # noqa: BLE001  parsers raise Sorry, RuntimeError, AssertionError...

@@ -28,6 +28,7 @@ from dials_hybrid_refine.io.structure_atoms import (
     some,
 )
 from dials_hybrid_refine.io.structure_mmcif import as_core_items, is_macromolecular
+from dials_hybrid_refine.models.connectivity import Disorder
 
 _OPERATIONS = ("_space_group_symop_operation_xyz", "_symmetry_equiv_pos_as_xyz")
 _MAGNETIC_OPERATIONS = (
@@ -44,20 +45,31 @@ _NUMBER = ("_space_group_it_number", "_symmetry_int_tables_number")
 _ORDER = ("11", "22", "33", "12", "13", "23")
 
 
-def read_cif(text: str) -> LoadedStructure:
-    """The structure in the one data block of a CIF that has atoms.
+#: the first entries of operations in superspace, which are those of the average structure
+_SUPERSPACE_OPERATIONS = "_space_group_symop_ssg_operation_algebraic"
+
+
+def read_cif(text: str, data_block: str | None = None) -> LoadedStructure:
+    """The structure in the one data block of a CIF that has atoms, or in the one that is named.
 
     Raises:
         ModelError: if there is no such block, or several, or what it says cannot be used.
     """
     items = parse_cif(text)
     chosen = [name for name, block in items.items() if _has_atoms(block)]
+    if data_block is not None:
+        if data_block not in chosen:
+            raise ModelError(
+                f"there is no data block {data_block!r} with atoms, only {some(chosen) or 'none'}: "
+                "correct structure.data_block"
+            )
+        chosen = [data_block]
     if not chosen:
         raise ModelError("no atoms were found: give a file with the structure's atomic coordinates")
     if len(chosen) > 1:
         raise ModelError(
             f"several data blocks hold atoms ({some(chosen)}): "
-            "give a file with only the one to be used"
+            f"name the one to be used, as in structure.data_block={chosen[0]}"
         )
     found = items[chosen[0]]
     return _structure(as_core_items(found) if is_macromolecular(found) else found)
@@ -140,6 +152,9 @@ def _space_group(items: Items) -> tuple[Any, list[str]]:
     if not operations:  # magnetic: the last entry is time reversal, which electrons do not see
         magnetic = [v for n in _MAGNETIC_OPERATIONS for v in items.get(n, [])]
         operations = [value.rpartition(",")[0] for value in magnetic]
+    if not operations:
+        superspace = items.get(_SUPERSPACE_OPERATIONS, [])
+        operations = [re.sub(r"x([123])", _axis, ",".join(v.split(",")[:3])) for v in superspace]
     named = _named_groups(items)
     group = _group_of_operations(operations) if operations else next(iter(named.values()), None)
     if group is None:
@@ -162,6 +177,11 @@ def _space_group(items: Items) -> tuple[Any, list[str]]:
             f"only the number of the space group is given: the setting {info} is assumed"
         ]
     return group, []
+
+
+def _axis(match: re.Match[str]) -> str:
+    """x, y or z for x1, x2 or x3."""
+    return "xyz"[int(match[1]) - 1]
 
 
 def _displacements(items: Items, labels: list[str], symmetry: crystal.symmetry) -> list[Any]:
@@ -278,5 +298,50 @@ def _structure(items: Items) -> LoadedStructure:
     ) != 0:
         warnings.append("the structure is modulated: only its average is used")
     loaded = build_structure(symmetry, atoms)
-    warnings += replaced + _check_multiplicities(items, loaded)
-    return replace(loaded, warnings=(*warnings, *loaded.warnings))
+    real = [i for i, flag in enumerate(flags) if flag != "dum"]
+    warnings += replaced + _check_multiplicities(items, loaded) + _missing_hydrogens(items, labels)
+    return replace(
+        loaded,
+        disorder=_disorder(items, real),
+        riding=_riding(items, loaded, real),
+        warnings=(*warnings, *loaded.warnings),
+    )
+
+
+def _disorder(items: Items, real: Sequence[int]) -> Disorder:
+    """Alternatives: a negative number marks those that symmetry takes onto each other."""
+    groups = items.get("_atom_site_disorder_group") or items.get("_atom_site_label_alt_id")
+    if groups is None or all(group in (".", "?", "") for group in groups):
+        return Disorder()
+    names = sorted({g for g in groups if g not in (".", "?", "") and not g.startswith("-")})
+    return Disorder(
+        tuple(names.index(groups[i]) + 1 if groups[i] in names else 0 for i in real),
+        tuple(abs(int(g)) if re.fullmatch(r"-\d+", g := groups[i]) else 0 for i in real),
+    )
+
+
+def _riding(items: Items, loaded: LoadedStructure, real: Sequence[int]) -> tuple[int, ...]:
+    """Hydrogen atoms that were calculated or rode in the refinement that wrote the file."""
+    none = ["."] * (max(real) + 1)
+    calculated = items.get("_atom_site_calc_flag", none)
+    refinement = [
+        items.get(f"_atom_site_refinement_flags{suffix}", none) for suffix in ("_posn", "")
+    ]
+    return tuple(
+        k
+        for k, i in enumerate(real)
+        if loaded.structure.scatterers()[k].element_symbol() == "H"
+        and (calculated[i] in ("calc", "c") or any("R" in flags[i] for flags in refinement))
+    )
+
+
+def _missing_hydrogens(items: Items, labels: Sequence[str]) -> list[str]:
+    """Atoms of which the file says that they bear hydrogen without stating its coordinates."""
+    numbers = items.get("_atom_site_attached_hydrogens", [])
+    bearing = [label for label, n in zip(labels, numbers) if re.fullmatch(r"[1-9]\d*", n)]
+    if not bearing or any(s.startswith("H") for s in items.get("_atom_site_type_symbol", [])):
+        return []
+    return [
+        f"hydrogen atoms attached to {some(bearing)} have no coordinates and are left out: add them, "
+        "or let structure.hydrogens=generate do so where it can"
+    ]

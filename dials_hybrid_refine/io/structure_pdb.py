@@ -20,6 +20,7 @@ from dials_hybrid_refine.io.structure_atoms import (
     make_symmetry,
     replaced_types,
 )
+from dials_hybrid_refine.models.connectivity import Disorder
 
 
 def read_pdb(text: str) -> LoadedStructure:
@@ -58,7 +59,12 @@ def read_pdb(text: str) -> LoadedStructure:
             )
         )
     loaded = build_structure(symmetry, atoms)
-    return replace(loaded, warnings=(*replaced_types(types), *loaded.warnings))
+    locations = [record.altloc.strip() for record in records]
+    names = sorted(set(locations) - {""})
+    disorder = (
+        Disorder(tuple(names.index(x) + 1 if x else 0 for x in locations)) if names else Disorder()
+    )
+    return replace(loaded, disorder=disorder, warnings=(*replaced_types(types), *loaded.warnings))
 
 
 def _symmetry(content: Any) -> Any:

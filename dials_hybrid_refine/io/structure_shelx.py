@@ -1,7 +1,8 @@
 """SHELX .ins and .res files to a structure and its constraints.
 
-The instructions that describe the model are put in the form that iotbx reads; all others are
-left out, named to the user where they would have changed the refinement.
+The instructions that describe the atoms are put in the form that iotbx reads; constraints are made of
+the rest in ``shelx_constraints``. What remains is left out, named to the user where it would have
+changed the refinement.
 """
 
 from __future__ import annotations
@@ -13,8 +14,16 @@ from dataclasses import dataclass, field
 
 import iotbx.shelx
 from cctbx import sgtbx
-from iotbx import builders
 
+from dials_hybrid_refine.io.shelx_atoms import (
+    AfixGroup,
+    AtomLine,
+    ModelInstruction,
+    RecordingBuilder,
+    free_partly_fixed,
+    set_anisotropic,
+)
+from dials_hybrid_refine.io.shelx_constraints import make_constraints
 from dials_hybrid_refine.io.structure_atoms import (
     LoadedStructure,
     ModelError,
@@ -22,10 +31,11 @@ from dials_hybrid_refine.io.structure_atoms import (
     make_symmetry,
     replaced_types,
 )
+from dials_hybrid_refine.models.connectivity import Disorder
 
 #: what would change the model or its refinement, if it were applied
 _NOT_APPLIED = frozenset(
-    "EADP EXYZ SAME SUMP BUMP DFIX DANG FLAT CHIV SADI SIMU DELU RIGU ISOR NCSY XNPD DEFS HFIX ANIS "
+    "SAME BUMP DFIX DANG FLAT CHIV SADI SIMU DELU RIGU ISOR NCSY XNPD DEFS HFIX "
     "MOVE FRAG TWIN BASF EXTI SWAT SPEC NEUT ABIN".split()
 )
 _OTHER = frozenset(
@@ -33,8 +43,8 @@ _OTHER = frozenset(
     "HTAB L.S. LAUE LIST LONE MERG MOLE MORE MPLA MUST OMIT PATT PLAN PRIG REM RTAB SHEL SIZE STIR TEMP "
     "TEXP TIME TITL TREF TWST UNIT WGHT WIGL WPDB ZERR".split()
 )
-#: groups AFIX m that iotbx turns into constraints
-_RIDING_GROUPS = frozenset((1, 2, 3, 4, 8, 9, 13, 14, 15, 16))
+#: what becomes constraints, with the names of atoms
+_CONSTRAINING = frozenset(("EADP", "EXYZ", "SUMP", "ANIS"))
 
 
 def read_shelx(text: str) -> LoadedStructure:
@@ -48,27 +58,46 @@ def read_shelx(text: str) -> LoadedStructure:
     symmetry = make_symmetry(instructions.cell, instructions.space_group)
     rewritten = instructions.rewritten()
     try:
-        model = iotbx.shelx.parse_smtbx_refinement_model(file=io.StringIO(rewritten))
+        model = _parsed(rewritten, RecordingBuilder(set_grad_flags=True))
     except iotbx.shelx.error as error:  # it counts the lines of the text as rewritten
         lines = rewritten.splitlines()
         reason = re.sub(r" at line (\d+)$", lambda m: f": {lines[int(m[1]) - 1]}", str(error))
         raise ModelError(f"an instruction is not understood ({reason}): correct it") from error
     # iotbx moves atoms onto special positions: read again without, for the sites as given
-    plain = builders.crystal_structure_builder(set_grad_flags=False, min_distance_sym_equiv=0)
-    stream = iotbx.shelx.command_stream(file=io.StringIO(rewritten))
-    stream = iotbx.shelx.crystal_symmetry_parser(stream, plain)
-    iotbx.shelx.atom_parser(stream.filtered_commands(), plain).parse()
-    if not model.structure.is_similar_symmetry(symmetry):
+    plain = _parsed(rewritten, RecordingBuilder(min_distance_sym_equiv=0))
+    structure = model.structure
+    if not structure.is_similar_symmetry(symmetry):
         raise ModelError("the symmetry is not understood: check CELL, LATT and SYMM")
-    for scatterer, label in zip(model.structure.scatterers(), instructions.labels):
-        scatterer.label = label  # iotbx has put it in upper case
+    for scatterer, atom in zip(structure.scatterers(), instructions.atoms):
+        scatterer.label = atom.label  # iotbx has put it in upper case
+    disorder = Disorder(tuple(model.conformer_indices or ()), tuple(model.sym_excl_indices or ()))
+    notes = free_partly_fixed(structure, model.behaviours)
+    constraints, unsupported, more = make_constraints(
+        structure, instructions.atoms, instructions.groups, instructions.constraints,
+        model.behaviours, disorder,
+    )  # fmt: skip
+    set_anisotropic(structure, instructions.atoms, instructions.constraints)
+    instructions.unsupported |= unsupported
     return LoadedStructure(
-        structure=model.structure,
+        structure=structure,
         given_sites=list(plain.structure.sites_frac()),
-        shelx_constraints=list(model.constraints),
-        warnings=tuple(instructions.warnings()),
+        shelx_constraints=constraints,
+        disorder=disorder,
+        warnings=(*instructions.warnings(), *notes, *more),
         unsupported=tuple(sorted(instructions.unsupported)),
     )
+
+
+def _parsed(text: str, builder: RecordingBuilder) -> RecordingBuilder:
+    """Have iotbx read the symmetry and the atoms.
+
+    Its own constraints are not asked for: it takes any U that depends on a free variable for one
+    that depends on another U.
+    """
+    stream = iotbx.shelx.command_stream(file=io.StringIO(text))
+    stream = iotbx.shelx.crystal_symmetry_parser(stream, builder)
+    iotbx.shelx.atom_parser(stream.filtered_commands(), builder).parse()
+    return builder
 
 
 @dataclass
@@ -79,7 +108,11 @@ class _Instructions:
     lattice: list[str] = field(default_factory=list)
     elements: list[str] = field(default_factory=list)
     types: dict[str, str] = field(default_factory=dict)
-    labels: list[str] = field(default_factory=list)
+    atoms: list[AtomLine] = field(default_factory=list)
+    groups: list[AfixGroup] = field(default_factory=list)
+    constraints: list[ModelInstruction] = field(default_factory=list)
+    residue: str = "0"
+    afix: AfixGroup | None = None
     model: list[str] = field(default_factory=list)
     unsupported: set[str] = field(default_factory=set)
     n_peaks: int = 0
@@ -161,7 +194,7 @@ def _sort(text: str) -> _Instructions:
             raise ModelError(f"the instruction {missing} is missing: the file is not complete")
     if not any(line.startswith("LATT") for line in found.lattice):
         raise ModelError("no symmetry was found: add LATT and SYMM instructions")
-    if not found.labels:
+    if not found.atoms:
         raise ModelError("no atoms were found: give a file with the structure's atomic coordinates")
     if not found.complete:
         raise ModelError("neither HKLF nor END was found: the file is truncated")
@@ -182,15 +215,18 @@ def _take(found: _Instructions, name: str, words: list[str]) -> None:
         for symbol in arguments[:1] if with_coefficients else arguments:
             found.types[symbol] = element_of_type(symbol.lstrip("$"))
             found.elements.append(found.types[symbol])
-    elif name in ("FVAR", "PART", "RESI"):
+    elif name in ("FVAR", "PART"):
+        found.model.append(" ".join([name, *arguments]))
+    elif name == "RESI":
+        found.residue = next((a for a in arguments if a.isdigit()), "0")
         found.model.append(" ".join([name, *arguments]))
     elif name == "AFIX":
-        number = int(float(arguments[0])) if arguments else 0
-        if number and number // 10 not in _RIDING_GROUPS:
-            found.unsupported.add(f"AFIX {number}")
-        elif len(arguments) > 2:
-            found.unsupported.add("AFIX with occupancy or U")
-        found.model.append(" ".join(["AFIX", *arguments[:2]]))
+        found.afix = AfixGroup.of([float(a) for a in arguments])
+        if found.afix is not None:
+            found.groups.append(found.afix)
+    elif name in _CONSTRAINING:
+        suffix = words[0].partition("_")[2]
+        found.constraints.append(ModelInstruction(name, suffix, arguments, len(found.atoms)))
     elif name in _NOT_APPLIED:
         found.unsupported.add(name)
     elif name.startswith("+"):
@@ -200,6 +236,10 @@ def _take(found: _Instructions, name: str, words: list[str]) -> None:
     elif re.fullmatch(r"Q\d+", name):
         found.n_peaks += 1
     else:
-        found.labels.append(words[0])
         defaults = {4: ["11.0", "0.05"], 5: ["0.05"]}  # occupancy and U that SHELX assumes
-        found.model.append(" ".join([words[0], *arguments, *defaults.get(len(arguments), [])]))
+        arguments = [*arguments, *defaults.get(len(arguments), [])]
+        if found.afix is not None:
+            arguments = found.afix.with_values(arguments)
+            found.afix.members.append(len(found.atoms))
+        found.atoms.append(AtomLine(words[0], found.residue))
+        found.model.append(" ".join([words[0], *arguments]))

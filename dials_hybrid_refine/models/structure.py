@@ -8,7 +8,6 @@ carries gradients of the crystallographic parameters back to the independent one
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,19 +17,11 @@ from numpy.typing import NDArray
 from cctbx import adptbx, xray
 from cctbx.array_family import flex
 from cctbx.eltbx import tiny_pse
-from smtbx import utils as smtbx_utils
 from smtbx.refinement import constraints
 
 from dials_hybrid_refine.diffraction.potential import AtomicParameters, CrystalComposition
-
-
-@dataclass(frozen=True)
-class RefinedParameters:
-    """Which structural parameters are refined."""
-
-    sites: bool = True
-    displacements: bool = True
-    occupancies: bool = False
+from dials_hybrid_refine.models.connectivity import Disorder, connectivity
+from dials_hybrid_refine.models.refined_flags import RefinedParameters, set_refined
 
 
 def composition_of(structure: xray.structure) -> CrystalComposition:
@@ -66,30 +57,6 @@ def composition_of(structure: xray.structure) -> CrystalComposition:
         metric=fraction @ fraction.T,
         volume=cell.volume(),
     )
-
-
-def set_refined(structure: xray.structure, refined: RefinedParameters) -> None:
-    """Set the gradient flags of all scatterers.
-
-    Where some are set already, as from SHELX files, parameters whose flag is not set are fixed by
-    the user and stay so.
-    """
-    scatterers = structure.scatterers()
-    told = any(
-        s.flags.grad_site() or s.flags.grad_u_iso() or s.flags.grad_u_aniso() for s in scatterers
-    )
-    for scatterer in scatterers:
-        flags = scatterer.flags
-        site, u_iso, u_aniso = (
-            not told or flag
-            for flag in (flags.grad_site(), flags.grad_u_iso(), flags.grad_u_aniso())
-        )
-        flags.set_grad_site(refined.sites and site)
-        flags.set_grad_u_iso(refined.displacements and flags.use_u_iso() and u_iso)
-        flags.set_grad_u_aniso(refined.displacements and flags.use_u_aniso() and u_aniso)
-        flags.set_grad_occupancy(refined.occupancies)
-        flags.set_grad_fp(False)
-        flags.set_grad_fdp(False)
 
 
 def unphysical_parameters(structure: xray.structure) -> list[str]:
@@ -144,16 +111,29 @@ class StructureModel(torch.nn.Module):
         structure: xray.structure,
         refined: RefinedParameters,
         shelx_constraints: Sequence[Any] = (),
+        disorder: Disorder = Disorder(),  # noqa: B008  immutable
     ) -> None:
+        """
+        Args:
+            shelx_constraints: of ``smtbx.refinement.constraints``, in the order in which smtbx needs
+                them: shared sites, U and occupancies first.
+            disorder: which atoms are alternatives; the geometry of hydrogen atoms depends on it.
+
+        Raises:
+            smtbx.refinement.constraints.InvalidConstraint: if a constraint does not suit its atoms.
+        """
         super().__init__()
         self._start = structure.deep_copy_scatterers()
-        set_refined(self._start, refined)
+        set_refined(self._start, refined, shelx_constraints)
         self._constraints = list(shelx_constraints)
-        self._connectivity = smtbx_utils.connectivity_table(self._start)
+        self._connectivity = connectivity(self._start, disorder)
+        #: the last shifts that were evaluated, which ``_structure`` has, with values and Jacobian
+        self._evaluated: tuple[NDArray[np.float64], torch.Tensor, torch.Tensor] | None = None
         self._restart()
         self._annotations = list(self._reparametrisation.component_annotations)
         self._units = self._parameter_units()
         self._layout = _ParameterLayout(self._structure)
+        self._free_origin = self._find_free_origin()
         self.shifts = torch.nn.Parameter(torch.zeros(len(self._units), dtype=torch.float64))
 
     def _restart(self) -> None:
@@ -206,26 +186,40 @@ class StructureModel(torch.nn.Module):
 
     def evaluate(self, shifts: NDArray[np.float64]) -> tuple[torch.Tensor, torch.Tensor]:
         """Crystallographic parameters (q,) and their Jacobian (p, q) at scaled shifts (p,)."""
+        if self._evaluated is not None and np.array_equal(self._evaluated[0], shifts):
+            return self._evaluated[1:]
         self._restart()
         if len(shifts):
             self._reparametrisation.apply_shifts(flex.double(shifts * self._units))
         self._reparametrisation.linearise()
         self._reparametrisation.store()
-        values = self._layout.read(self._structure)
-        return torch.from_numpy(values), torch.from_numpy(self._jacobian() * self._units[:, None])
+        values = torch.from_numpy(self._layout.read(self._structure))
+        jacobian = torch.from_numpy(self._jacobian() * self._units[:, None])
+        self._evaluated = shifts.copy(), values, jacobian
+        return values, jacobian
 
     def forward(self) -> AtomicParameters:
         """The atoms' parameters, differentiable with respect to ``shifts``."""
         return self._layout.atoms(_Reparametrised.apply(self.shifts, self))
 
-    def origin_residuals(self) -> torch.Tensor:
-        """Shape (k,): k origin shifts that the space group leaves free, in units of 0.001 Angstrom.
+    def prior_residuals(self) -> torch.Tensor:
+        """What is added to the loss as a sum of squares: the hold of the origin and of small U."""
+        return torch.cat([self.origin_residuals(), self.displacement_residuals()])
 
-        Their squares, added to the loss, hold the centre of gravity of the sites in place.
+    def prior_jacobian(self) -> torch.Tensor:
+        """d prior residuals / d shifts, shape (r, p)."""
+        return torch.cat([self.origin_jacobian(), self._displacement_jacobian()])
+
+    def origin_residuals(self) -> torch.Tensor:
+        """Shape (k,): k origin shifts that space group and constraints leave free, in units of 0.001
+        Angstrom.
+
+        Their squares, added to the loss, hold the centre of gravity of the sites in place: no atom is
+        privileged.
         """
         start = self._layout.start_sites()
         sites: torch.Tensor = self().sites
-        return self._origin_directions() @ (sites - start).mean(0) / _ORIGIN_TOLERANCE
+        return self._free_origin @ (sites - start).mean(0) / _ORIGIN_TOLERANCE
 
     def origin_jacobian(self) -> torch.Tensor:
         """d origin residuals / d shifts, shape (k, p)."""
@@ -233,18 +227,62 @@ class StructureModel(torch.nn.Module):
         n_atoms = len(self._structure.scatterers())
         columns = self._layout.site_columns
         by_axis = jacobian[:, columns].reshape(len(jacobian), len(columns) // 3, 3).sum(1)
-        return self._origin_directions() @ by_axis.T / (n_atoms * _ORIGIN_TOLERANCE)
+        return self._free_origin @ by_axis.T / (n_atoms * _ORIGIN_TOLERANCE)
 
-    def _origin_directions(self) -> torch.Tensor:
-        """Rows (k, 3) that take a fractional shift along a free direction to Angstrom."""
+    def with_fixed_origin(self, covariance: NDArray[np.float64]) -> NDArray[np.float64]:
+        """A covariance (p, p) of the shifts under the condition that the origin does not move.
+
+        The hold of the origin is a choice, not a measurement: its tolerance must not enter s.u.
+        (Flack & Schwarzenbach (1988), Acta Cryst. A44, 499-506).
+        """
+        across = covariance @ self.origin_jacobian().numpy().T
+        if not across.size:
+            return covariance
+        among = self.origin_jacobian().numpy() @ across
+        return np.asarray(covariance - across @ np.linalg.solve(among, across.T))
+
+    def _find_free_origin(self) -> torch.Tensor:
+        """Rows (k, 3) that take a fractional shift along a free direction to Angstrom.
+
+        A direction is not free where an atom's coordinates are fixed.
+        """
         cell = self._structure.unit_cell()
-        seminvariants = self._structure.space_group_info().structure_seminvariants()
-        rows = [
-            np.array(v.v) / np.dot(v.v, v.v) * cell.length(tuple(float(x) for x in v.v))
-            for v in seminvariants.vectors_and_moduli()
-            if v.m == 0
-        ]
+        columns = self._layout.site_columns
+        n_atoms = len(self._structure.scatterers())
+        moves = self._jacobian()[:, columns]
+        rows = []
+        for direction in (
+            self._structure.space_group_info().structure_seminvariants().vectors_and_moduli()
+        ):
+            if direction.m != 0 or len(columns) < 3 * n_atoms:
+                continue
+            v = np.array(direction.v, dtype=float)
+            shift = np.tile(v, n_atoms)
+            combination = np.linalg.lstsq(moves.T, shift, rcond=None)[0]
+            if np.abs(moves.T @ combination - shift).max() < 1e-6:
+                rows.append(v / (v @ v) * cell.length(tuple(v)))
         return torch.from_numpy(np.array(rows, dtype=float).reshape(-1, 3))
+
+    def displacement_residuals(self) -> torch.Tensor:
+        """Shape (3 a,): how far below a floor the principal U of the a anisotropic atoms are.
+
+        Zero for all that are above. As SHELXL's XNPD, it keeps U positive definite unless the data
+        insist; ``unphysical_parameters`` reports those that are not.
+        """
+        u_star = self().u_star[self._layout.anisotropic]
+        u_cart = (u_star @ self._layout.u_to_cart.T)[:, _TENSOR].reshape(-1, 3, 3)
+        principal = torch.linalg.eigvalsh(u_cart).reshape(-1)
+        return (_SMALLEST_U - principal).clamp_min(0) / _U_TOLERANCE
+
+    def _displacement_jacobian(self) -> torch.Tensor:
+        """d displacement residuals / d shifts, (m, p), of those that are not zero."""
+        with torch.enable_grad():
+            residuals = self.displacement_residuals()
+            rows = [
+                torch.autograd.grad(residual, self.shifts, retain_graph=True)[0]
+                for residual in residuals[residuals > 0]
+            ]
+        return torch.stack(rows) if rows else torch.zeros(0, len(self.shifts), dtype=torch.float64)
 
     def current_structure(self) -> xray.structure:
         """A copy of the structure with the current parameters."""
@@ -267,6 +305,10 @@ def adptbx_matrix(cell: Any) -> NDArray[np.float64]:
 
 #: how well the free origin of a polar space group is held, in Angstrom
 _ORIGIN_TOLERANCE = 0.001
+#: principal U in Angstrom^2 that are held up (zero-point motion alone makes them larger), and how firmly
+_SMALLEST_U, _U_TOLERANCE = 5e-4, 2e-4
+#: places of 11 12 13 21 22 ... in 11 22 33 12 13 23
+_TENSOR = [0, 3, 4, 3, 1, 5, 4, 5, 2]
 
 
 class _ParameterLayout:
@@ -300,6 +342,8 @@ class _ParameterLayout:
         self.u_iso_columns = self._spans(columns["u_iso"], 1)
         self.u_star_columns = self._spans(columns["u_aniso"], 6)
         self.occupancy_columns = self._spans(columns["occupancy"], 1)
+        self.anisotropic = torch.tensor(self._atoms["u_aniso"], dtype=torch.int64)
+        self.u_to_cart = torch.from_numpy(adptbx_matrix(cell))
 
     @staticmethod
     def _spans(found: list[tuple[int, int]], size: int) -> NDArray[np.int64]:

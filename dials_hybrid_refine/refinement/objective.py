@@ -137,7 +137,7 @@ class Objective:
         calculated = design @ scales
         chi_square = (self.weights * (self._intensity - calculated) ** 2).sum()
         prior = scales @ roughness @ scales + self.model.prior_residuals().square().sum()
-        prior = prior + self.model.structure.origin_residuals().square().sum()
+        prior = prior + self.model.structure.prior_residuals().square().sum()
         return chi_square + prior, chi_square, scales, design
 
     def evaluate(self) -> Evaluation:
@@ -178,8 +178,8 @@ class Objective:
             prior = _prior_jacobian(self.model)
             prior_normal = prior.T @ prior
             if self.model.structure.shifts.requires_grad:
-                origin = self.model.structure.origin_jacobian()
-                prior_normal[: origin.shape[1], : origin.shape[1]] += origin.T @ origin
+                own = self.model.structure.prior_jacobian()
+                prior_normal[: own.shape[1], : own.shape[1]] += own.T @ own
             # in place: for many reflections and parameters no other array is as large
             root = self.weights.sqrt()[:, None]
             jacobian.mul_(root)

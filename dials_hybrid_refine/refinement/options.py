@@ -10,7 +10,7 @@ from dials_hybrid_refine.models.choose import (
     OrientationOptions,
     ThicknessOptions,
 )
-from dials_hybrid_refine.models.structure import RefinedParameters
+from dials_hybrid_refine.models.refined_flags import RefinedParameters
 from dials_hybrid_refine.refinement.frames import FrameFilter
 from dials_hybrid_refine.refinement.refine import Schedule
 from dials_hybrid_refine.refinement.weights import Weighting

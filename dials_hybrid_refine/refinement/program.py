@@ -20,6 +20,7 @@ from dials_hybrid_refine.models.choose import (
     absorption_model,
     orientation_model,
 )
+from dials_hybrid_refine.models.connectivity import Disorder
 from dials_hybrid_refine.models.effects import NamedEffect
 from dials_hybrid_refine.models.hybrid import HybridModel
 from dials_hybrid_refine.models.mosaicity import Mosaicity
@@ -80,6 +81,7 @@ def run_refinement(
     shelx_constraints: Sequence[Any] = (),
     effects: Sequence[NamedEffect] = (),
     frames: Frames | None = None,
+    disorder: Disorder = Disorder(),  # noqa: B008  immutable
 ) -> Result:
     """Refine a structure and the unknowns of the experiment together.
 
@@ -92,6 +94,7 @@ def run_refinement(
         shelx_constraints: constraints of ``smtbx.refinement.constraints``.
         effects: further experimental effects, refined with the rest.
         frames: virtual frames for the statistics; None: regular ones.
+        disorder: which atoms are alternatives of each other.
 
     Raises:
         ValueError: for too few reflections or stretches of the scan, or data that no beam of the
@@ -100,7 +103,7 @@ def run_refinement(
     started = time.monotonic()
     phi_ranges = [scan.phi_range for scan in scans]
     model = HybridModel(
-        StructureModel(structure, options.structure, shelx_constraints),
+        StructureModel(structure, options.structure, shelx_constraints, disorder),
         ConstantThickness(options.thickness_start or 500.0, len(scans)),
         orientation_model(options.orientation, phi_ranges),
         absorption_model(options.absorption),

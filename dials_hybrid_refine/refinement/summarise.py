@@ -69,7 +69,7 @@ def _structure_covariance(model: HybridModel, covariance: _Array) -> _Array:
     parameters by smtbx's Jacobian.
     """
     n = model.structure.n_parameters
-    independent = covariance[:n, :n]
+    independent = model.structure.with_fixed_origin(covariance[:n, :n])
     jacobian = model.structure.jacobian()
     return np.asarray(jacobian.T @ independent @ jacobian)
 

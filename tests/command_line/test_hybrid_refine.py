@@ -46,6 +46,24 @@ def test_help(run_in_tmp_path, capsys, run, arguments, shown):
     assert not os.listdir(run_in_tmp_path)
 
 
+def test_model_choices_reach_the_refinement(files):
+    """Oxygen in part replaced by fluorine on the same site: isotropic, occupancies refined."""
+    text = (files / "model.cif").read_text()
+    silicon, oxygen = text.splitlines()[-2:]
+    text = text.replace("_atom_site_adp_type", "_atom_site_adp_type\n_atom_site_occupancy")
+    text = text.replace(silicon, f"{silicon} 1").replace(oxygen, f"{oxygen} 0.9")
+    (files / "model.cif").write_text(f"{text}{oxygen.replace('O1  O', 'F1 F')} 0.1\n")
+    choices = ["structure.adp=isotropic", "structure.occupancies_of=F1"]
+    hybrid_refine.run([*INPUT, *FAST, *choices, "output.log=test.log"])
+    summary = json.loads((files / "dials.hybrid_refine.json").read_text())
+    _, oxygen, fluorine = summary["structure"]["atoms"]
+    assert oxygen["occupancy"] + fluorine["occupancy"] == pytest.approx(1)
+    assert oxygen["occupancy"] != 0.9
+    assert oxygen["site"] == fluorine["site"] and oxygen["u_iso"] == fluorine["u_iso"]
+    assert oxygen["site_su"] == fluorine["site_su"]
+    assert "share coordinates and U: O1/F1" in (files / "test.log").read_text()
+
+
 def test_every_parameter_has_a_type_and_help():
     for scope in (hybrid_refine.phil_scope, hybrid_simulate.phil_scope):
         for definition in scope.all_definitions():

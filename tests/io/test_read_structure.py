@@ -212,8 +212,8 @@ def test_shelx_instructions_that_are_not_applied_are_named(read):
         "EADP C1 C2\nEXYZ C2 C3\nSAME C1 > C3\nBUMP\nSUMP 1 0.1 1 2\nDFIX_1 1.5 C1 C2\nXNPD\nNEUT"
     )
     file = read(TRICLINIC_INS.format(instructions=instructions), "model.ins")
-    assert file.unsupported == ("BUMP", "DFIX", "EADP", "EXYZ", "NEUT", "SAME", "SUMP", "XNPD")
-    assert "not applied: BUMP, DFIX, EADP" in file.warnings[0]
+    assert file.unsupported == ("BUMP", "DFIX", "NEUT", "SAME", "SUMP 1 0.1 1 2", "XNPD")
+    assert "not applied: BUMP, DFIX, NEUT" in file.warnings[0]
 
 
 def test_shelx_constraints_can_be_used(read):
@@ -433,6 +433,75 @@ def test_several_blocks(read):
     refused(read, QUARTZ_CIF + other, r"several data blocks hold atoms \(quartz, other\)")
     no_atoms = "data_global\n_publ_section_title 'x'\n"
     assert read(no_atoms + QUARTZ_CIF).structure.scatterers().size() == 2
+
+
+def test_block_of_several_by_name(shared, read, tmp_path):
+    path = tmp_path / "two.cif"
+    path.write_text(
+        QUARTZ_CIF + QUARTZ_CIF.replace("data_quartz", "data_other").replace("0.012", "0.02")
+    )
+    assert read_structure(path, "other").structure.scatterers()[1].u_iso == 0.02
+    with pytest.raises(ValueError, match="no data block 'third' with atoms, only quartz, other"):
+        read_structure(path, "third")
+
+
+def test_superspace_group(read):
+    """Jana writes the operations of a modulated structure in superspace."""
+    operations = """\
+_cell_modulation_dimension 1
+loop_
+_space_group_symop_ssg_id
+_space_group_symop_ssg_operation_algebraic
+1 x1,x2,x3,x4
+2 -x1+1/2,-x2,x3+1/2,x4
+3 -x1,x2+1/2,-x3+1/2,-x4+1/2
+4 x1+1/2,-x2+1/2,-x3,-x4+1/2
+"""
+    cif = QUARTZ_CIF.replace("_space_group_name_H-M_alt 'P 32 2 1'\n", operations)
+    file = read(cif.replace("gamma 120", "gamma 90"))
+    assert str(file.structure.space_group_info()) == "P 21 21 21"
+    assert any("modulated" in w for w in file.warnings)
+
+
+RIDING = QUARTZ_CIF.replace(
+    "_atom_site_occupancy\n", "_atom_site_occupancy\n{}\n_atom_site_disorder_group\n"
+)
+
+
+@pytest.mark.parametrize(
+    "name, flags", [("calc_flag", "d d calc"), ("refinement_flags_posn", ". S DR")]
+)
+def test_hydrogen_that_rides_by_a_cif(read, name, flags):
+    """As SHELXL and Olex2 write it; alternatives in disorder groups."""
+    flag = flags.split()
+    cif = RIDING.format(f"_atom_site_{name}")
+    cif = cif.replace("0.008 1", f"0.008 1 {flag[0]} .").replace("0.012 1", f"0.012 1 {flag[1]} 1")
+    file = read(cif + f"H1 H 0.5 0.4 0.78 0.02 0.5 {flag[2]} -2\n")
+    assert file.riding == (2,)
+    assert file.disorder.conformers == (0, 1, 0)
+    assert file.disorder.exclusions == (0, 0, 2)
+
+
+def test_hydrogens_without_coordinates_are_missed(read):
+    """ICSD gives their number only."""
+    cif = quartz("_atom_site_occupancy", "_atom_site_attached_hydrogens")
+    file = read(cif.replace("0.008 1", "0.008 0").replace("0.012 1", "0.012 2"))
+    assert "attached to O1 have no coordinates" in file.warnings[0]
+
+
+@pytest.mark.parametrize(
+    "symbol, order", [("F d -3 m Z", 192), ("F d -3 m :2", 192), ("P b n m", 8)]
+)
+def test_origin_and_setting_of_a_symbol(read, symbol, order):
+    """ICSD marks the second origin with Z, Olex2 with :2."""
+    cif = (
+        quartz("'P 32 2 1'", f"'{symbol}'")
+        .replace("5.4052", "4.9130")
+        .replace("gamma 120", "gamma 90")
+    )
+    group = read(cif).structure.space_group()
+    assert group.order_z() == order
+    assert group.is_origin_centric()
 
 
 def test_no_symmetry(read):
