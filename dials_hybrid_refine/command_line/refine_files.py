@@ -22,7 +22,7 @@ from dials_hybrid_refine.io.refined_shelx import (
     shelx_text,
     write_hkl,
 )
-from dials_hybrid_refine.io.structure import StructureFile
+from dials_hybrid_refine.models.prepare import Model
 from dials_hybrid_refine.refinement.options import RefinementOptions
 from dials_hybrid_refine.refinement.result import Result
 
@@ -30,7 +30,7 @@ from dials_hybrid_refine.refinement.result import Result
 Writer = tuple[str, str | None, Callable[[str], object]]
 
 
-def check_formats(params: Any, model: StructureFile) -> None:
+def check_formats(params: Any, model: Model) -> None:
     """Whether the files asked for can hold the structure, found out before hours of computing.
 
     Raises:
@@ -40,18 +40,18 @@ def check_formats(params: Any, model: StructureFile) -> None:
         check_shelx(model.structure)
 
 
-def shelx_instructions(model: StructureFile) -> Sequence[str]:
+def shelx_instructions(model: Model) -> Sequence[str]:
     """Instructions for output.res beyond what the atoms and AFIX say.
 
     Restraints, and constraints that are instructions of their own (EADP, SUMP), belong here: there
-    are none, as those of the input are not applied (``StructureFile.unsupported``).
+    are none, as those of the input are not applied  yet.
     """
     return ()
 
 
 def structure_writers(
     params: Any,
-    model: StructureFile,
+    model: Model,
     options: RefinementOptions,
     measurement: Measurement,
     result: Result,
@@ -62,7 +62,7 @@ def structure_writers(
         options.weighting,
         options.thickness.model,
         options.thickness.tilt_correction,
-        model.shelx_constraints,
+        model.constraints,
     )
 
     @cache
@@ -85,7 +85,7 @@ def structure_writers(
                 structure,
                 wavelength,
                 cell_su(structure, measurement.cell),
-                model.shelx_constraints,
+                model.constraints,
                 shelx_instructions(model),
                 hkl_factor(merged()) ** 0.5,
             )
