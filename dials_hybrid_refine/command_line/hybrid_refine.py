@@ -73,6 +73,7 @@ from dials_hybrid_refine.io.reflections import (
     check_positions,
     read_observations,
 )
+from dials_hybrid_refine.io.restraints_phil import requested_restraints
 from dials_hybrid_refine.io.structure import StructureFile, read_structure
 from dials_hybrid_refine.io.summary_json import InputFiles, as_text, input_files, summary
 from dials_hybrid_refine.io.symmetry import check_compatible, unique_indices
@@ -84,6 +85,7 @@ from dials_hybrid_refine.refinement.result import Result
 from dials_hybrid_refine.refinement.thickness_course import STEPS_BEFORE_RESCAN
 from dials_hybrid_refine.report import log_tables
 from dials_hybrid_refine.report.progress import show_iterations, stop_on_signal
+from dials_hybrid_refine.report.restraint_table import restraint_table
 
 logger = logging.getLogger("dials.hybrid_refine")
 
@@ -198,6 +200,9 @@ def log_result(result: Result) -> None:
         logger.info("Mosaicity: %.4f degrees, s.u. %.4f", *result.mosaicity)
     if result.effects:
         logger.info("\nEffects of other packages:\n%s", log_tables.effects_table(result))
+    if result.restraints is not None:
+        table = restraint_table(result.restraints)
+        logger.info("\nRestraints (worst first):\n%s", table)
     logger.info("\nRefined structure:\n%s", log_tables.structure_table(result))
     logger.info("\nStatus: %s\n%s", result.status, log_tables.statistics_table(result))
     logger.info("%s", log_tables.definitions())
@@ -286,6 +291,9 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
         options = refinement_options(command.params)
         effects = make_effects(plugins, command.params, EffectContext([data.scan]))
         frames = virtual_frames(command.params, data)
+        restraints = requested_restraints(command.params.restraints)
+        if command.params.restraints.from_file:
+            restraints = [*data.model.restraints, *restraints]
         most = (
             STEPS_BEFORE_RESCAN
             + options.schedule.coarse_steps
@@ -305,6 +313,7 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
                 data.model.shelx_constraints,
                 effects,
                 frames=frames,
+                restraints=restraints,
             )
         log_result(result)
         write_output(command.params, data, result)

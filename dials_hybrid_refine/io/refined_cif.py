@@ -14,6 +14,7 @@ from cctbx.array_family import flex
 
 from dials_hybrid_refine import __version__
 from dials_hybrid_refine.diffraction.electron import accelerating_voltage
+from dials_hybrid_refine.io.restraints_cif import add_restraints
 from dials_hybrid_refine.refinement.result import Result
 from dials_hybrid_refine.refinement.statistics import DEFINITIONS
 
@@ -57,6 +58,8 @@ def refined_cif(result: Result, context: CifContext) -> iotbx.cif.model.cif:
         block["_atom_type_scat_source"] = flex.std_string([_SCATTERING_SOURCE] * n_types)
     for name, value in _items(result, structure, context).items():
         block[name] = value
+    if result.restraints is not None:
+        add_restraints(block, structure, result.restraints)
     cif = iotbx.cif.model.cif()
     cif[context.data_name] = block
     return cif

@@ -15,6 +15,7 @@ from dials_hybrid_refine.io.structure_checks import check_structure
 from dials_hybrid_refine.io.structure_cif import read_cif
 from dials_hybrid_refine.io.structure_pdb import read_pdb
 from dials_hybrid_refine.io.structure_shelx import read_shelx
+from dials_hybrid_refine.models.restraints.request import RestraintRequest
 
 _READERS = {"CIF": read_cif, "PDB": read_pdb, "SHELX": read_shelx}
 #: what tells the formats apart, asked in this order (a CIF may quote a SHELX file)
@@ -44,12 +45,14 @@ class StructureFile:
         shelx_constraints: of a SHELX file, for ``smtbx.refinement.constraints``.
         warnings: sentences for the user's log.
         unsupported: names of SHELX instructions that are not applied.
+        restraints: of a SHELX file.
     """
 
     structure: xray.structure
     shelx_constraints: list[Any]
     warnings: tuple[str, ...]
     unsupported: tuple[str, ...]
+    restraints: tuple[RestraintRequest, ...] = ()
 
 
 def read_structure(path: str | os.PathLike[str]) -> StructureFile:
@@ -77,6 +80,7 @@ def read_structure(path: str | os.PathLike[str]) -> StructureFile:
         shelx_constraints=loaded.shelx_constraints,
         warnings=(*loaded.warnings, *found),
         unsupported=loaded.unsupported,
+        restraints=loaded.restraints,
     )
 
 

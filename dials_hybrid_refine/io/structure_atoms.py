@@ -13,6 +13,7 @@ from cctbx import crystal, uctbx, xray
 from cctbx.eltbx import covalent_radii, tiny_pse
 
 from dials_hybrid_refine.diffraction.scattering_factors import electron_scattering_factors
+from dials_hybrid_refine.models.restraints.request import RestraintRequest
 
 #: mean-square displacement in Angstrom^2 of atoms for which the file states none
 DEFAULT_U_ISO = 0.01
@@ -55,6 +56,7 @@ class LoadedStructure:
         shelx_constraints: constraints for smtbx.
         warnings: sentences for the user.
         unsupported: SHELX instructions that are not applied.
+        restraints: of a SHELX file.
     """
 
     structure: xray.structure
@@ -62,6 +64,7 @@ class LoadedStructure:
     shelx_constraints: list[Any] = field(default_factory=list)
     warnings: tuple[str, ...] = ()
     unsupported: tuple[str, ...] = ()
+    restraints: tuple[RestraintRequest, ...] = ()
 
 
 def some(names: Sequence[str], limit: int = 8) -> str:

@@ -15,6 +15,11 @@ import iotbx.shelx
 from cctbx import sgtbx
 from iotbx import builders
 
+from dials_hybrid_refine.io.restraints_shelx import (
+    RESTRAINT_INSTRUCTIONS,
+    ShelxAtoms,
+    read_restraints,
+)
 from dials_hybrid_refine.io.structure_atoms import (
     LoadedStructure,
     ModelError,
@@ -25,11 +30,10 @@ from dials_hybrid_refine.io.structure_atoms import (
 
 #: what would change the model or its refinement, if it were applied
 _NOT_APPLIED = frozenset(
-    "EADP EXYZ SAME SUMP BUMP DFIX DANG FLAT CHIV SADI SIMU DELU RIGU ISOR NCSY XNPD DEFS HFIX ANIS "
-    "MOVE FRAG TWIN BASF EXTI SWAT SPEC NEUT ABIN".split()
+    "EADP EXYZ SAME SUMP BUMP NCSY XNPD HFIX ANIS MOVE FRAG TWIN BASF EXTI SWAT SPEC NEUT ABIN".split()
 )
 _OTHER = frozenset(
-    "ACTA ANSC ANSR BEDE BIND BLOC BOND CGLS CONF CONN DAMP DISP END EQIV ESEL FEND FMAP FREE GRID HOPE "
+    "ACTA ANSC ANSR BEDE BIND BLOC BOND CGLS CONF CONN DAMP DISP END ESEL FEND FMAP FREE GRID HOPE "
     "HTAB L.S. LAUE LIST LONE MERG MOLE MORE MPLA MUST OMIT PATT PLAN PRIG REM RTAB SHEL SIZE STIR TEMP "
     "TEXP TIME TITL TREF TWST UNIT WGHT WIGL WPDB ZERR".split()
 )
@@ -62,12 +66,20 @@ def read_shelx(text: str) -> LoadedStructure:
         raise ModelError("the symmetry is not understood: check CELL, LATT and SYMM")
     for scatterer, label in zip(model.structure.scatterers(), instructions.labels):
         scatterer.label = label  # iotbx has put it in upper case
+    scatterers = model.structure.scatterers()
+    restraints, left_out = read_restraints(
+        instructions.restraints,
+        ShelxAtoms(instructions.labels, [s.element_symbol() for s in scatterers]),
+        any(line.startswith("RESI") for line in instructions.model),
+    )
+    instructions.unsupported |= set(left_out)
     return LoadedStructure(
         structure=model.structure,
         given_sites=list(plain.structure.sites_frac()),
         shelx_constraints=list(model.constraints),
         warnings=tuple(instructions.warnings()),
         unsupported=tuple(sorted(instructions.unsupported)),
+        restraints=tuple(restraints),
     )
 
 
@@ -81,6 +93,7 @@ class _Instructions:
     types: dict[str, str] = field(default_factory=dict)
     labels: list[str] = field(default_factory=list)
     model: list[str] = field(default_factory=list)
+    restraints: list[str] = field(default_factory=list)
     unsupported: set[str] = field(default_factory=set)
     n_peaks: int = 0
     complete: bool = False
@@ -191,6 +204,8 @@ def _take(found: _Instructions, name: str, words: list[str]) -> None:
         elif len(arguments) > 2:
             found.unsupported.add("AFIX with occupancy or U")
         found.model.append(" ".join(["AFIX", *arguments[:2]]))
+    elif name in RESTRAINT_INSTRUCTIONS:
+        found.restraints.append(" ".join(words))
     elif name in _NOT_APPLIED:
         found.unsupported.add(name)
     elif name.startswith("+"):
