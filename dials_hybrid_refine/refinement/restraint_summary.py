@@ -45,7 +45,7 @@ class RestraintSummary:
 
     Attributes:
         rows: in the order they were asked for.
-        n_equations: number of independent equations.
+        n_equations: number of equations, identities left out.
         chi_square: sum of (deviation / sigma)^2.
         restrained_s: sqrt[(chi^2 of the data + ``chi_square``) / (N + n - P)] with the loss's weights,
             for N reflections, n equations and P parameters that data or restraints determine.

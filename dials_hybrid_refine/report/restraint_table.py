@@ -29,7 +29,7 @@ def restraint_table(restraints: RestraintSummary) -> str:
     hidden = len(worst) - len(rows)
     note = [f"{hidden} more deviate less; the JSON summary has them all."] if hidden else []
     total = (
-        f"{len(worst)} restraints, {restraints.n_equations} independent equations, sum of squares "
+        f"{len(worst)} restraints, {restraints.n_equations} equations, sum of squares "
         f"{restraints.chi_square:.2f}; restrained S {restraints.restrained_s:.2f} (weights of the loss)"
     )
     return "\n".join([tabulate(rows, header, disable_numparse=True), *note, total])

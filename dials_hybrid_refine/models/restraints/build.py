@@ -60,7 +60,7 @@ class StructureRestraints:
 
     @property
     def n_equations(self) -> int:
-        """Number of independent equations."""
+        """Number of equations of all restraints."""
         return sum(restraint.n_equations for restraint in self.restraints)
 
     def crystal(self, atoms: AtomicParameters) -> Crystal:

@@ -62,7 +62,7 @@ class Restraint(ABC):
 
     @property
     def n_equations(self) -> int:
-        """Number of independent equations."""
+        """Number of equations, without those that are identities whatever the structure."""
         return len(self.groups)
 
     @abstractmethod
@@ -216,7 +216,8 @@ class SimilarDisplacements(Restraint):
 
     def deviations(self, crystal: Crystal) -> torch.Tensor:
         one, other = (crystal.displacements(images) for images in self._columns)
-        share = torch.where(self._isotropic, 3**-0.5, 1.0).to(one.dtype)
+        # the three equal elements of two isotropic atoms count once
+        share = 3.0 ** (-0.5 * self._isotropic.double())
         return _components(one - other) * share[:, None]
 
 
