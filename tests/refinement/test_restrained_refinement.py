@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 import torch
-from benchmarks.validation.structures import nitrobenzene
-from examples import EXACT, crossing_reflections, make_scan, no_rotation, plan
+from examples import EXACT, crossing_reflections, make_scan, plan
 
+from benchmarks.validation.structures import nitrobenzene
 from dials_hybrid_refine.diffraction.beams import BeamSelection
 from dials_hybrid_refine.diffraction.simulator import Simulator
 from dials_hybrid_refine.models.hybrid import HybridModel
@@ -34,7 +34,7 @@ def make_model(requests: Sequence[RestraintRequest]) -> HybridModel:
     structure = nitrobenzene()
     for scatterer in structure.scatterers():  # hydrogen stays where it is
         scatterer.flags.set_grad_site(scatterer.element_symbol() != "H")
-    orientation = SmoothOrientation([(-5.0, 5.0)], knot_distance=10.0)
+    orientation = SmoothOrientation([(-12.0, 12.0)], knot_distance=24.0)
     orientation.requires_grad_(False)
     return HybridModel(
         StructureModel(structure, RefinedParameters(displacements=False)),
@@ -49,6 +49,7 @@ class Fit:
     """A refined model with its normal equations."""
 
     model: HybridModel
+    objective: Objective
     evaluation: Evaluation
     normal: GaussNewton
 
@@ -72,20 +73,20 @@ class Fit:
 
 
 class Experiment:
-    """Noisy intensities of the molecule's crystal: sigma is 20 % of the mean."""
+    """Noisy intensities of the molecule's crystal: sigma is 1 % of the mean."""
 
     def __init__(self) -> None:
         truth = make_model([])
         structure = nitrobenzene()
-        scan = make_scan(structure, -5.0, 5.0)
-        observations = crossing_reflections(scan, 1.0, 0.004)
-        selection = BeamSelection(g_max=1.0, s_max=0.006, tilt_step=0.25, block_width=2.5)
+        scan = make_scan(structure, -12.0, 12.0)
+        observations = crossing_reflections(scan, 1.2, 0.004)
+        selection = BeamSelection(g_max=1.2, s_max=0.006, tilt_step=0.25, block_width=3.0)
         self.simulator: Simulator = plan(structure, scan, observations, selection).simulator(EXACT)
         with torch.no_grad():
             parts = self.simulator(truth.atoms(), truth.physical_models())
         intensity = np.zeros(len(observations))
         np.add.at(intensity, parts.observation.numpy(), 1e6 * parts.value.numpy())
-        self.sigma = 0.2 * intensity.mean()
+        self.sigma = 0.01 * intensity.mean()
         noise = np.random.default_rng(7).normal(size=len(intensity))
         self.observations = replace(observations, intensity=intensity + self.sigma * noise)
 
@@ -102,17 +103,17 @@ class Experiment:
             return objective.evaluate_with_gradient()
 
         start = torch.nn.utils.parameters_to_vector(objective.parameters()).detach()
-        columns = objective.structure_columns()
         steps = levenberg_marquardt_steps(
-            function, lambda: objective.gauss_newton_matrix(columns).normal, start, damping=1e-3
+            function, lambda: objective.gauss_newton_matrix().normal, start, damping=1e-3
         )
         vector = start
-        for step in steps:
+        for _, step in zip(range(12), steps):
             vector = step.parameters
-            if step.decrease < 1e-7:
+            if step.decrease < 1e-4:
                 break
         torch.nn.utils.vector_to_parameters(vector, objective.parameters())
-        return Fit(objective.model, objective.evaluate(), objective.gauss_newton_matrix())
+        final = objective.evaluate()
+        return Fit(objective.model, objective, final, objective.gauss_newton_matrix())
 
 
 @pytest.fixture(scope="module")
@@ -126,8 +127,85 @@ def free(experiment: Experiment) -> Fit:
     return experiment.fit()
 
 
-def test_data_are_poor(experiment: Experiment, free: Fit) -> None:
-    import time
-    print(len(experiment.observations), free.evaluation, free.distance("C1 N12"), free.off_plane(), experiment.simulator.n_beams)
-    t=time.time(); f=experiment.fit(); print(time.time()-t)
-    assert 0
+def test_data_leave_the_distance_weakly_determined(free: Fit) -> None:
+    value, su = free.distance("C1 N12")
+    assert 0.02 < su < 0.06
+    assert abs(value - 1.47) < 3 * su
+
+
+@pytest.fixture(scope="module")
+def pulled(experiment: Experiment, free: Fit) -> Fit:
+    """C1-N12 restrained to two s.u. above what the data say, as strongly as they say it."""
+    value, su = free.distance("C1 N12")
+    return experiment.fit(request("distance", "C1 N12", su, value + 2 * su))
+
+
+def test_distance_is_pulled_to_its_target_and_better_known(free: Fit, pulled: Fit) -> None:
+    """Two measurements of equal weight: the mean of both, and s.u. / sqrt(2).
+
+    The linear theory holds to a few per cent of two s.u. here.
+    """
+    value, su = free.distance("C1 N12")
+    found, found_su = pulled.distance("C1 N12")
+    assert found - value == pytest.approx(su, rel=0.1)
+    assert found_su == pytest.approx(su / 2**0.5, rel=0.05)
+
+
+def test_effective_number_of_parameters_is_shared(free: Fit, pulled: Fit) -> None:
+    """Data and restraint determine half of the distance each."""
+    lost = free.normal.effective_parameters() - pulled.normal.effective_parameters()
+    assert lost == pytest.approx(0.5, abs=0.05)
+    assert pulled.normal.restrained_parameters() == pytest.approx(0.5, abs=0.05)
+    assert free.normal.restrained_parameters() == 0
+
+
+def test_restraints_are_part_of_loss_and_normal_matrix(pulled: Fit) -> None:
+    """In units of the loss: (deviation / sigma)^2, and rows^T rows."""
+    residual = pulled.model.restraint_residuals().detach()
+    assert residual.shape == (1,)
+    rows = pulled.model.restraint_jacobian()
+    restraints, pulled.model.restraints = pulled.model.restraints, None
+    without = pulled.objective.evaluate().loss
+    pulled.model.restraints = restraints
+    assert pulled.evaluation.loss - without == pytest.approx(float(residual**2), rel=1e-6)
+    n = rows.shape[1]
+    assert pulled.normal.restraints is not None
+    torch.testing.assert_close(pulled.normal.restraints[:n, :n], rows.T @ rows)
+    assert not pulled.normal.restraints[n:].any()
+
+
+def test_what_the_data_say_already_only_lowers_the_uncertainties(
+    experiment: Experiment, free: Fit
+) -> None:
+    value, su = free.distance("C1 N12")
+    fit = experiment.fit(request("distance", "C1 N12", 0.5 * su, value))
+    before, after = (f.normal.covariance().diagonal().sqrt() for f in (free, fit))
+    moved = fit.model.structure.shifts - free.model.structure.shifts
+    n = len(moved)
+    assert (moved.abs() < 0.05 * before[:n]).all()
+    assert (after < before * (1 + 1e-6)).all()
+    assert fit.distance("C1 N12")[1] == pytest.approx(su / 5**0.5, rel=0.05)
+
+
+def test_planarity_is_kept(experiment: Experiment, free: Fit) -> None:
+    """The noise bends the ring; a restraint to a tenth of that does not let it."""
+    bend = free.off_plane()
+    fit = experiment.fit(request("plane", RING, 0.1 * bend))
+    assert bend > 1e-3
+    assert fit.off_plane() < 0.2 * bend
+    summary = summarise_restraints(
+        fit.model, fit.normal, fit.evaluation.chi_square, len(experiment.observations)
+    )
+    assert summary is not None
+    assert summary.n_equations == 3
+    deviations = [row.deviation for row in summary.rows]
+    assert np.sqrt(np.mean(np.square(deviations))) == pytest.approx(fit.off_plane(), rel=1e-6)
+    assert summary.chi_square == pytest.approx(sum(row.ratio**2 for row in summary.rows))
+    # sigma of the data is true: S is 1 within sqrt(1 / 2N)
+    assert summary.restrained_s == pytest.approx(
+        1, abs=4 / (2 * len(experiment.observations)) ** 0.5
+    )
+    # what the restraints determine and what the data do add up to all that is refined
+    total = fit.normal.effective_parameters() + fit.normal.restrained_parameters()
+    all_free = free.normal.effective_parameters() + free.normal.restrained_parameters()
+    assert total == pytest.approx(all_free, abs=0.1)
