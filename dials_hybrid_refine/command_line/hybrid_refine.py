@@ -81,6 +81,7 @@ from dials_hybrid_refine.io.reflections import (
     check_positions,
     read_observations,
 )
+from dials_hybrid_refine.io.restraints_phil import requested_restraints
 from dials_hybrid_refine.io.structure import read_structure
 from dials_hybrid_refine.io.summary_json import InputFiles, as_text, input_files, summary
 from dials_hybrid_refine.io.symmetry import check_compatible, unique_indices
@@ -94,6 +95,7 @@ from dials_hybrid_refine.refinement.result import Result
 from dials_hybrid_refine.refinement.thickness_course import STEPS_BEFORE_RESCAN
 from dials_hybrid_refine.report import log_tables
 from dials_hybrid_refine.report.progress import show_iterations, stop_on_signal
+from dials_hybrid_refine.report.restraint_table import restraint_table
 
 logger = logging.getLogger("dials.hybrid_refine")
 
@@ -120,7 +122,13 @@ def prepared_structure(path: str, params: Any) -> tuple[Model, list[str]]:
         ValueError: names the file and what is wrong with it.
     """
     file = read_structure(path, params.structure.data_block)
-    model = Model(file.structure, file.shelx_constraints, file.disorder, file.riding)
+    model = Model(
+        file.structure,
+        file.shelx_constraints,
+        file.disorder,
+        file.riding,
+        file.restraints,
+    )
     with naming(path):
         model, notes = prepare(model, model_choices(params))
     return model, [*file.warnings, *notes]
@@ -221,6 +229,9 @@ def log_result(result: Result) -> None:
         logger.info("Mosaicity: %.4f degrees, s.u. %.4f", *result.mosaicity)
     if result.effects:
         logger.info("\nEffects of other packages:\n%s", log_tables.effects_table(result))
+    if result.restraints is not None:
+        table = restraint_table(result.restraints)
+        logger.info("\nRestraints (worst first):\n%s", table)
     logger.info("\nRefined structure:\n%s", log_tables.structure_table(result))
     logger.info("\nStatus: %s\n%s", result.status, log_tables.statistics_table(result))
     logger.info("%s", log_tables.definitions())
@@ -313,6 +324,9 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
         options = refinement_options(command.params)
         effects = make_effects(plugins, command.params, EffectContext([data.scan]))
         frames = virtual_frames(command.params, data)
+        restraints = requested_restraints(command.params.restraints)
+        if command.params.restraints.from_file:
+            restraints = [*data.model.restraints, *restraints]
         most = (
             STEPS_BEFORE_RESCAN
             + options.schedule.coarse_steps
@@ -333,6 +347,7 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
                 effects,
                 frames=frames,
                 disorder=data.model.disorder,
+                restraints=restraints,
             )
         log_result(result)
         write_output(command.params, options, data, result)

@@ -17,6 +17,7 @@ from dials_hybrid_refine.io.cif_experiment import (
     software_items,
 )
 from dials_hybrid_refine.io.cif_refinement import RefinementModel, refinement_items
+from dials_hybrid_refine.io.restraints_cif import add_restraints
 from dials_hybrid_refine.refinement.result import Result
 
 
@@ -58,6 +59,8 @@ def refined_cif(result: Result, context: CifContext) -> iotbx.cif.model.cif:
         block.add_loop(loop)
     for loop in context.loops:
         block.add_loop(loop)
+    if result.restraints is not None:
+        add_restraints(block, structure, result.restraints)
     cif = iotbx.cif.model.cif()
     cif[context.data_name] = block
     return cif

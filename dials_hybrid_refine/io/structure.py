@@ -16,6 +16,7 @@ from dials_hybrid_refine.io.structure_cif import read_cif
 from dials_hybrid_refine.io.structure_pdb import read_pdb
 from dials_hybrid_refine.io.structure_shelx import read_shelx
 from dials_hybrid_refine.models.connectivity import Disorder
+from dials_hybrid_refine.models.restraints.request import RestraintRequest
 
 _READERS = {"PDB": read_pdb, "SHELX": read_shelx}
 #: what tells the formats apart, asked in this order (a CIF may quote a SHELX file)
@@ -47,6 +48,7 @@ class StructureFile:
         unsupported: names of SHELX instructions that are not applied.
         disorder: which atoms are alternatives of each other.
         riding: hydrogen atoms (indices) that ride according to a CIF, which does not say how.
+        restraints: of a SHELX file.
     """
 
     structure: xray.structure
@@ -55,6 +57,7 @@ class StructureFile:
     unsupported: tuple[str, ...]
     disorder: Disorder = Disorder()
     riding: tuple[int, ...] = ()
+    restraints: tuple[RestraintRequest, ...] = ()
 
 
 def read_structure(path: str | os.PathLike[str], data_block: str | None = None) -> StructureFile:
@@ -87,6 +90,7 @@ def read_structure(path: str | os.PathLike[str], data_block: str | None = None) 
         unsupported=loaded.unsupported,
         disorder=loaded.disorder,
         riding=loaded.riding,
+        restraints=loaded.restraints,
     )
 
 

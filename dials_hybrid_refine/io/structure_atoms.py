@@ -14,6 +14,7 @@ from cctbx.eltbx import covalent_radii, tiny_pse
 
 from dials_hybrid_refine.diffraction.scattering_factors import electron_scattering_factors
 from dials_hybrid_refine.models.connectivity import Disorder
+from dials_hybrid_refine.models.restraints.request import RestraintRequest
 
 #: mean-square displacement in Angstrom^2 of atoms for which the file states none
 DEFAULT_U_ISO = 0.01
@@ -58,6 +59,7 @@ class LoadedStructure:
         unsupported: SHELX instructions that are not applied.
         disorder: which atoms are alternatives of each other.
         riding: hydrogen atoms (indices) that ride according to a CIF.
+        restraints: of a SHELX file.
     """
 
     structure: xray.structure
@@ -67,6 +69,7 @@ class LoadedStructure:
     unsupported: tuple[str, ...] = ()
     disorder: Disorder = Disorder()
     riding: tuple[int, ...] = ()
+    restraints: tuple[RestraintRequest, ...] = ()
 
 
 def some(names: Sequence[str], limit: int = 8) -> str:

@@ -15,6 +15,11 @@ from dataclasses import dataclass, field
 import iotbx.shelx
 from cctbx import sgtbx
 
+from dials_hybrid_refine.io.restraints_shelx import (
+    RESTRAINT_INSTRUCTIONS,
+    ShelxAtoms,
+    read_restraints,
+)
 from dials_hybrid_refine.io.shelx_atoms import (
     AfixGroup,
     AtomLine,
@@ -35,11 +40,10 @@ from dials_hybrid_refine.models.connectivity import Disorder
 
 #: what would change the model or its refinement, if it were applied
 _NOT_APPLIED = frozenset(
-    "SAME BUMP DFIX DANG FLAT CHIV SADI SIMU DELU RIGU ISOR NCSY XNPD DEFS HFIX "
-    "MOVE FRAG TWIN BASF EXTI SWAT SPEC NEUT ABIN".split()
+    "SAME BUMP NCSY XNPD HFIX MOVE FRAG TWIN BASF EXTI SWAT SPEC NEUT ABIN".split()
 )
 _OTHER = frozenset(
-    "ACTA ANSC ANSR BEDE BIND BLOC BOND CGLS CONF CONN DAMP DISP END EQIV ESEL FEND FMAP FREE GRID HOPE "
+    "ACTA ANSC ANSR BEDE BIND BLOC BOND CGLS CONF CONN DAMP DISP END ESEL FEND FMAP FREE GRID HOPE "
     "HTAB L.S. LAUE LIST LONE MERG MOLE MORE MPLA MUST OMIT PATT PLAN PRIG REM RTAB SHEL SIZE STIR TEMP "
     "TEXP TIME TITL TREF TWST UNIT WGHT WIGL WPDB ZERR".split()
 )
@@ -78,6 +82,14 @@ def read_shelx(text: str) -> LoadedStructure:
     )  # fmt: skip
     set_anisotropic(structure, instructions.atoms, instructions.constraints)
     instructions.unsupported |= unsupported
+    scatterers = structure.scatterers()
+    labels = [atom.label for atom in instructions.atoms]
+    restraints, left_out = read_restraints(
+        instructions.restraints,
+        ShelxAtoms(labels, [s.element_symbol() for s in scatterers]),
+        any(line.startswith("RESI") for line in instructions.model),
+    )
+    instructions.unsupported |= set(left_out)
     return LoadedStructure(
         structure=structure,
         given_sites=list(plain.structure.sites_frac()),
@@ -85,6 +97,7 @@ def read_shelx(text: str) -> LoadedStructure:
         disorder=disorder,
         warnings=(*instructions.warnings(), *notes, *more),
         unsupported=tuple(sorted(instructions.unsupported)),
+        restraints=tuple(restraints),
     )
 
 
@@ -114,6 +127,7 @@ class _Instructions:
     residue: str = "0"
     afix: AfixGroup | None = None
     model: list[str] = field(default_factory=list)
+    restraints: list[str] = field(default_factory=list)
     unsupported: set[str] = field(default_factory=set)
     n_peaks: int = 0
     complete: bool = False
@@ -227,6 +241,8 @@ def _take(found: _Instructions, name: str, words: list[str]) -> None:
     elif name in _CONSTRAINING:
         suffix = words[0].partition("_")[2]
         found.constraints.append(ModelInstruction(name, suffix, arguments, len(found.atoms)))
+    elif name in RESTRAINT_INSTRUCTIONS:
+        found.restraints.append(" ".join(words))
     elif name in _NOT_APPLIED:
         found.unsupported.add(name)
     elif name.startswith("+"):

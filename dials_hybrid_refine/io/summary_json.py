@@ -75,6 +75,8 @@ def summary(
             "n_held_out": statistics.held_out.n_reflections,
             "held_out_by": statistics.held_out_by,
             "frames": _frame_means(statistics.frames),
+            "n_restraints": result.restraints.n_equations if result.restraints else 0,
+            "restrained_s": result.restraints.restrained_s if result.restraints else None,
             "loss_start": statistics.loss_start,
             "loss_final": statistics.loss_final,
             "n_iterations": statistics.n_iterations,
@@ -118,6 +120,7 @@ def summary(
             else {"value": result.mosaicity[0], "su": result.mosaicity[1]}
         ),
         "effects": _effects(result),
+        "restraints": [asdict(row) for row in result.restraints.rows] if result.restraints else [],
         "convergence": [asdict(row) for row in result.convergence] or None,
         "warnings": list(result.warnings),
         "absolute_structure": None,

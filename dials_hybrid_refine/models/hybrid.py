@@ -17,6 +17,7 @@ from dials_hybrid_refine.models.effects import (
 )
 from dials_hybrid_refine.models.mosaicity import Mosaicity
 from dials_hybrid_refine.models.orientation.base import OrientationModel
+from dials_hybrid_refine.models.restraints.build import StructureRestraints
 from dials_hybrid_refine.models.structure import StructureModel
 from dials_hybrid_refine.models.thickness.base import ThicknessModel
 
@@ -25,7 +26,7 @@ class HybridModel(torch.nn.Module):
     """The crystal structure and the unknowns of the experiment.
 
     A further experimental effect is a ``CurveEffect`` or an ``IntensityEffect`` in ``effects``: its
-    parameters are refined with the others.
+    parameters are refined with the others. ``restraints`` are of the structure.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class HybridModel(torch.nn.Module):
         absorption: Absorption | None = None,
         effects: Sequence[Effect] = (),
         mosaicity: Mosaicity | None = None,
+        restraints: StructureRestraints | None = None,
     ) -> None:
         super().__init__()
         self.structure = structure
@@ -44,6 +46,7 @@ class HybridModel(torch.nn.Module):
         self.absorption = absorption
         self.mosaicity = mosaicity
         self.effects = torch.nn.ModuleList(effects)
+        self.restraints = restraints
 
     def atoms(self) -> AtomicParameters:
         """The atoms' parameters."""
@@ -78,3 +81,15 @@ class HybridModel(torch.nn.Module):
             parts.append(self.mosaicity.prior_residuals())
         parts += [effect.prior_residuals() for effect in self.effects if isinstance(effect, Effect)]
         return torch.cat(parts)
+
+    def restraint_residuals(self) -> torch.Tensor:
+        """Residuals of the structure's restraints, shape (k,); their squares add to chi^2."""
+        if self.restraints is None:
+            return torch.zeros(0, dtype=torch.float64)
+        return self.restraints.residuals(self.atoms())
+
+    def restraint_jacobian(self) -> torch.Tensor:
+        """d restraint residuals / d structural parameters, shape (k, p)."""
+        if self.restraints is None:
+            return torch.zeros(0, self.structure.n_parameters, dtype=torch.float64)
+        return self.structure.derivatives(self.restraints.residuals)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cctbx import xray
@@ -12,6 +12,7 @@ from smtbx.refinement.constraints.geometrical import hydrogens as geometries
 from dials_hybrid_refine.models.connectivity import Disorder
 from dials_hybrid_refine.models.generated_hydrogens import generate
 from dials_hybrid_refine.models.hydrogens import hydrogen_atoms, place, ride
+from dials_hybrid_refine.models.restraints.request import RestraintRequest
 from dials_hybrid_refine.models.shared_sites import share, shared_sites
 from dials_hybrid_refine.models.xh_distances import set_distances
 
@@ -41,12 +42,14 @@ class Model:
         constraints: of ``smtbx.refinement.constraints``, in the order in which smtbx needs them.
         disorder: which atoms are alternatives.
         riding: indices of hydrogen atoms that the file says ride, without saying how (CIF).
+        restraints: that the file asks for.
     """
 
     structure: xray.structure
     constraints: list[Any] = field(default_factory=list)
     disorder: Disorder = Disorder()
     riding: tuple[int, ...] = ()
+    restraints: tuple[RestraintRequest, ...] = ()
 
 
 def prepare(model: Model, choices: ModelChoices) -> tuple[Model, list[str]]:
@@ -90,7 +93,8 @@ def prepare(model: Model, choices: ModelChoices) -> tuple[Model, list[str]]:
         named = ["/".join(structure.scatterers()[i].label for i in group) for group in groups]
         notes.append(f"atoms on common sites share coordinates and U: {', '.join(named)}")
     every, dropped = _without_conflicts(structure, [*common, *constraints, *riding.constraints])
-    return Model(structure, every, disorder, model.riding), notes + changed + dropped
+    prepared = replace(model, structure=structure, constraints=every, disorder=disorder)
+    return prepared, notes + changed + dropped
 
 
 def _check_geometries(

@@ -7,7 +7,7 @@ carries gradients of the crystallographic parameters back to the independent one
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -292,6 +292,18 @@ class StructureModel(torch.nn.Module):
     def jacobian(self) -> NDArray[np.float64]:
         """d(crystallographic) / d(shifts), shape (p, q); columns as ``structure.parameter_map``."""
         return self.evaluate(self.shifts.detach().numpy())[1].numpy()
+
+    def derivatives(self, function: Callable[[AtomicParameters], torch.Tensor]) -> torch.Tensor:
+        """d function (k,) / d shifts, shape (k, p), at the current parameters."""
+        values, jacobian = self.evaluate(self.shifts.detach().numpy())
+        with torch.enable_grad():
+            values.requires_grad_()
+            result = function(self._layout.atoms(values))
+            rows = torch.eye(len(result), dtype=result.dtype)
+            if not (len(result) and result.requires_grad):
+                return rows.new_zeros(len(result), len(jacobian))
+            (by_values,) = torch.autograd.grad(result, values, rows, is_grads_batched=True)
+        return by_values @ jacobian.T
 
     def extra_repr(self) -> str:
         return f"{self.n_parameters} independent parameters"

@@ -1,6 +1,6 @@
 """The function that is minimised, its gradient, and its Gauss-Newton matrix.
 
-    L = sum_i w_i (I_i - sum_s k_s X_is)^2 + k^T P k + |prior residuals|^2
+    L = sum_i w_i (I_i - sum_s k_s X_is)^2 + k^T P k + |prior residuals|^2 + |restraint residuals|^2
 
 X_is is the part of reflection i diffracted in segment s of the scan, w_i = 1 / (sigma_i^2 + (u I_i)^2). The
 scales k are solved in closed form (variable projection), so that the gradient of the other
@@ -49,13 +49,15 @@ class GaussNewton:
     Attributes:
         normal: shape (p, p), J^T W J plus the priors' part, with the scales marginalised: half
             the Hessian of the loss where residuals are small.
-        prior: shape (p, p), the priors' part.
+        prior: shape (p, p), the priors' part, restraints included.
         n_scales: effective number of scales (their prior makes it smaller than their number).
+        restraints: shape (p, p), the restraints' part; None: there are none.
     """
 
     normal: torch.Tensor
     prior: torch.Tensor
     n_scales: float
+    restraints: torch.Tensor | None = None
 
     def covariance(self) -> torch.Tensor:
         """Inverse of the normal matrix, (p, p), for unit weight of chi^2 / (N - P)."""
@@ -68,6 +70,12 @@ class GaussNewton:
         """tr[(normal - prior) normal^-1] plus the scales: what the data determine."""
         share = self.covariance() @ (self.normal - self.prior)
         return float(share.diagonal().sum()) + self.n_scales
+
+    def restrained_parameters(self) -> float:
+        """The same of what the restraints determine: tr[restraints normal^-1]."""
+        if self.restraints is None:
+            return 0.0
+        return float((self.covariance() @ self.restraints).diagonal().sum())
 
 
 class Objective:
@@ -138,6 +146,7 @@ class Objective:
         chi_square = (self.weights * (self._intensity - calculated) ** 2).sum()
         prior = scales @ roughness @ scales + self.model.prior_residuals().square().sum()
         prior = prior + self.model.structure.prior_residuals().square().sum()
+        prior = prior + self.model.restraint_residuals().square().sum()
         return chi_square + prior, chi_square, scales, design
 
     def evaluate(self) -> Evaluation:
@@ -177,9 +186,13 @@ class Objective:
             jacobian, scale_jacobian = self._jacobians(structure_columns)
             prior = _prior_jacobian(self.model)
             prior_normal = prior.T @ prior
+            restraints = torch.zeros_like(prior_normal)
             if self.model.structure.shifts.requires_grad:
                 own = self.model.structure.prior_jacobian()
                 prior_normal[: own.shape[1], : own.shape[1]] += own.T @ own
+                rows = self.model.restraint_jacobian()
+                restraints[: rows.shape[1], : rows.shape[1]] += rows.T @ rows
+                prior_normal += restraints
             # in place: for many reflections and parameters no other array is as large
             root = self.weights.sqrt()[:, None]
             jacobian.mul_(root)
@@ -196,6 +209,7 @@ class Objective:
                 normal=data + prior_normal - cross @ by_parameters,
                 prior=prior_normal,
                 n_scales=float(by_scales.diagonal().sum()),
+                restraints=restraints,
             )
 
     def _scales(self, design: torch.Tensor) -> torch.Tensor:

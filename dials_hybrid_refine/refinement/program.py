@@ -24,6 +24,8 @@ from dials_hybrid_refine.models.connectivity import Disorder
 from dials_hybrid_refine.models.effects import NamedEffect
 from dials_hybrid_refine.models.hybrid import HybridModel
 from dials_hybrid_refine.models.mosaicity import Mosaicity
+from dials_hybrid_refine.models.restraints.build import StructureRestraints
+from dials_hybrid_refine.models.restraints.request import RestraintRequest
 from dials_hybrid_refine.models.structure import StructureModel
 from dials_hybrid_refine.models.thickness.constant import ConstantThickness
 from dials_hybrid_refine.refinement.convergence import (
@@ -82,6 +84,7 @@ def run_refinement(
     effects: Sequence[NamedEffect] = (),
     frames: Frames | None = None,
     disorder: Disorder = Disorder(),  # noqa: B008  immutable
+    restraints: Sequence[RestraintRequest] = (),
 ) -> Result:
     """Refine a structure and the unknowns of the experiment together.
 
@@ -95,10 +98,11 @@ def run_refinement(
         effects: further experimental effects, refined with the rest.
         frames: virtual frames for the statistics; None: regular ones.
         disorder: which atoms are alternatives of each other.
+        restraints: of the structure.
 
     Raises:
-        ValueError: for too few reflections or stretches of the scan, or data that no beam of the
-            calculation reaches.
+        ValueError: for too few reflections or stretches of the scan, data that no beam of the
+            calculation reaches, or restraints that do not suit the structure.
     """
     started = time.monotonic()
     phi_ranges = [scan.phi_range for scan in scans]
@@ -109,6 +113,7 @@ def run_refinement(
         absorption_model(options.absorption),
         [named.effect for named in effects],
         Mosaicity(options.mosaicity) if options.mosaicity is not None else None,
+        _restraints(structure, restraints),
     )
     data = _set_aside(scans, observations, options)
     _check_amount(int((~data.held_out).sum()), model.structure.n_parameters)
@@ -193,6 +198,17 @@ def _sampling(
         "block_width": min(scan.image_width for scan in scans) if is_per_image else None,
         "tilts_per_window": steps,
     }
+
+
+def _restraints(
+    structure: xray.structure, requests: Sequence[RestraintRequest]
+) -> StructureRestraints:
+    restraints = StructureRestraints(structure, requests)
+    for warning in restraints.warnings:
+        logger.warning("Warning: %s", warning)
+    if restraints.restraints:
+        logger.info("%d equations restrain the structure", restraints.n_equations)
+    return restraints
 
 
 def _set_aside(

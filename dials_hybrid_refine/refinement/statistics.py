@@ -27,6 +27,8 @@ DEFINITIONS = {
     "equivalents (calculated ones likewise), observed means <I> > 3 sigma(<I>)",
     "mr_all": "MR_all = the same over all averaged reflections",
     "mwr_all": "MwR_all = wR_all of all averaged reflections, sigma(<I>) = sqrt(sum sigma^2) / n",
+    "restrained_s": "S' = sqrt([sum w (I_o - I_c)^2 + sum (deviation / sigma)^2 of restraints] / "
+    "(N + N_restraints - P)) with the weights of the loss, P parameters that data or restraints determine",
     "r_obs_held_out": "R_obs over reflections that were never used in the refinement (all "
     "symmetry mates together, or all of a stretch of the scan, which then gets one scale of its "
     "own fitted to it with the weights of the loss) and never tested as outliers",

@@ -26,6 +26,7 @@ from dials_hybrid_refine.refinement.profile_uncertainty import (
     thickness_covariance,
 )
 from dials_hybrid_refine.refinement.refine import Refinement
+from dials_hybrid_refine.refinement.restraint_summary import summarise_restraints
 from dials_hybrid_refine.refinement.result import (
     AbsorptionStrength,
     Profiles,
@@ -201,4 +202,5 @@ def summarise(
         if model.mosaicity is not None
         else None,
         effects=effect_values(effects, objective.parameters(), normal, reduced_chi_square),
+        restraints=summarise_restraints(model, normal, final.chi_square, int(used.sum())),
     )

@@ -212,8 +212,15 @@ def test_shelx_instructions_that_are_not_applied_are_named(read):
         "EADP C1 C2\nEXYZ C2 C3\nSAME C1 > C3\nBUMP\nSUMP 1 0.1 1 2\nDFIX_1 1.5 C1 C2\nXNPD\nNEUT"
     )
     file = read(TRICLINIC_INS.format(instructions=instructions), "model.ins")
-    assert file.unsupported == ("BUMP", "DFIX", "NEUT", "SAME", "SUMP 1 0.1 1 2", "XNPD")
-    assert "not applied: BUMP, DFIX, NEUT" in file.warnings[0]
+    assert file.unsupported == (
+        "BUMP",
+        "DFIX_1 1.5 C1 C2",
+        "NEUT",
+        "SAME",
+        "SUMP 1 0.1 1 2",
+        "XNPD",
+    )
+    assert "not applied: BUMP, DFIX_1 1.5 C1 C2, NEUT" in file.warnings[0]
 
 
 def test_shelx_constraints_can_be_used(read):

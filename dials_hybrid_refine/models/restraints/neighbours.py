@@ -1,0 +1,73 @@
+"""Which atoms are bonded or near, for restraints of displacement parameters.
+
+As in ``smtbx.refinement.restraints.adp_restraints`` hydrogen is left out and only pairs within the
+asymmetric unit, as given, are looked at.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from cctbx import xray
+from smtbx import utils as smtbx_utils
+
+Pair = tuple[int, int]
+
+
+class Neighbours:
+    """Bonds between the atoms of a structure other than hydrogen."""
+
+    def __init__(self, structure: xray.structure) -> None:
+        self._structure = structure
+        self._heavy = [s.element_symbol() != "H" for s in structure.scatterers()]
+        table = smtbx_utils.connectivity_table(structure).pair_sym_table
+        self._bonded: dict[int, set[int]] = defaultdict(set)
+        self._degree: dict[int, int] = defaultdict(int)
+        for pair in table.iterator():
+            i, j = pair.i_seq, pair.j_seq
+            if not (self._heavy[i] and self._heavy[j]):
+                continue
+            # the table lists each pair once, a pair of images of one atom too
+            for atom in {i, j}:
+                self._degree[atom] += 1
+            if pair.rt_mx_ji.is_unit_mx() and i != j:
+                self._bonded[i].add(j)
+                self._bonded[j].add(i)
+
+    def heavy(self) -> list[int]:
+        """All atoms but hydrogen."""
+        return [i for i, heavy in enumerate(self._heavy) if heavy]
+
+    def bonded_to(self, atom: int) -> list[int]:
+        """The atoms bonded to one."""
+        return sorted(self._bonded[atom])
+
+    def is_terminal(self, atom: int) -> bool:
+        """Whether an atom has at most one bond, those to images counted."""
+        return self._degree[atom] <= 1
+
+    def bonds(self, among: Iterable[int]) -> list[Pair]:
+        """Bonded pairs of the given atoms."""
+        atoms = set(among)
+        return [(i, j) for i in sorted(atoms) for j in self.bonded_to(i) if j in atoms and i < j]
+
+    def one_three(self, among: Iterable[int]) -> list[Pair]:
+        """Pairs bonded to the same atom and not to each other; all three are of the given atoms."""
+        atoms = set(among)
+        found = set()
+        for middle in atoms:
+            ends = [i for i in self.bonded_to(middle) if i in atoms]
+            found |= {(i, j) for i in ends for j in ends if i < j and j not in self._bonded[i]}
+        return sorted(found)
+
+    def near(self, among: Iterable[int], distance: float) -> list[Pair]:
+        """Pairs of the given atoms that are closer than a distance in Angstrom."""
+        atoms = sorted(set(among))
+        cell, scatterers = self._structure.unit_cell(), self._structure.scatterers()
+        return [
+            (i, j)
+            for n, i in enumerate(atoms)
+            for j in atoms[n + 1 :]
+            if cell.distance(scatterers[i].site, scatterers[j].site) < distance
+        ]
