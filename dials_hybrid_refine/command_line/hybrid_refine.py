@@ -12,7 +12,8 @@ It writes the refined structure with standard uncertainties, the experiments wit
 orientation, the reflections with calculated intensities, and a summary as JSON.
 
 The hand of the structure is used as given: the space group of the experiments is no evidence
-of it and is never used to invert or reindex anything.
+of it and is never used to invert or reindex anything. Where the space group has no centre of
+symmetry the inverse of the structure is refined too, and the log says which of them the data favour.
 
 Examples::
 
@@ -65,7 +66,7 @@ from dials_hybrid_refine.io.output_files import check_outputs, write_atomically
 from dials_hybrid_refine.io.pets_frames import pets_frames
 from dials_hybrid_refine.io.refine_phil import REFINE_PHIL
 from dials_hybrid_refine.io.refined_cif import CifContext, refined_cif
-from dials_hybrid_refine.io.refined_experiments import with_orientation_correction
+from dials_hybrid_refine.io.refined_experiments import follow_hand, with_orientation_correction
 from dials_hybrid_refine.io.refined_reflections import with_calculated
 from dials_hybrid_refine.io.reflections import (
     Exclusion,
@@ -83,6 +84,7 @@ from dials_hybrid_refine.refinement.refine import Controls
 from dials_hybrid_refine.refinement.result import Result
 from dials_hybrid_refine.refinement.thickness_course import STEPS_BEFORE_RESCAN
 from dials_hybrid_refine.report import log_tables
+from dials_hybrid_refine.report.absolute_structure_table import absolute_structure_table
 from dials_hybrid_refine.report.progress import show_iterations, stop_on_signal
 
 logger = logging.getLogger("dials.hybrid_refine")
@@ -199,6 +201,9 @@ def log_result(result: Result) -> None:
     if result.effects:
         logger.info("\nEffects of other packages:\n%s", log_tables.effects_table(result))
     logger.info("\nRefined structure:\n%s", log_tables.structure_table(result))
+    if result.absolute_structure is not None:
+        table = absolute_structure_table(result.absolute_structure)
+        logger.info("\nAbsolute structure:\n%s", table)
     logger.info("\nStatus: %s\n%s", result.status, log_tables.statistics_table(result))
     logger.info("%s", log_tables.definitions())
 
@@ -224,6 +229,8 @@ def write_output(params: Any, data: InputData, result: Result) -> None:
 
     correction = _correction_at(result, data.scan)
     refined = ExperimentList([with_orientation_correction(data.experiment, data.scan, correction)])
+    if result.absolute_structure is not None and result.absolute_structure.applied:
+        follow_hand(refined[0].crystal, result.structure)
     writers = [
         ("structure", output.structure, write_cif),
         # written from here so that dxtbx records this program in the history of the file

@@ -14,6 +14,7 @@ from cctbx.array_family import flex
 
 from dials_hybrid_refine import __version__
 from dials_hybrid_refine.diffraction.electron import accelerating_voltage
+from dials_hybrid_refine.io.cif_absolute_structure import absolute_structure_items
 from dials_hybrid_refine.refinement.result import Result
 from dials_hybrid_refine.refinement.statistics import DEFINITIONS
 
@@ -116,6 +117,8 @@ def _items(result: Result, structure: xray.structure, context: CifContext) -> di
         "_reflns_threshold_expression": "I>3\\s(I)",
         "_refine_special_details": _fold(_details(result)),
     }
+    for name, text in absolute_structure_items(result).items():
+        items[name] = _fold(text) if len(text) > 40 else text
     # the dictionary has no old-style alias for these: written with the dot
     items["_refine_ls.sample_thickness"] = items.pop("_refine_ls_sample_thickness")
     return items
