@@ -45,6 +45,17 @@ class HybridModel(torch.nn.Module):
         self.mosaicity = mosaicity
         self.effects = torch.nn.ModuleList(effects)
 
+    def with_structure(self, structure: StructureModel) -> HybridModel:
+        """The same with another structure; all else is shared."""
+        return HybridModel(
+            structure,
+            self.thickness,
+            self.orientation,
+            self.absorption,
+            [effect for effect in self.effects if isinstance(effect, Effect)],
+            self.mosaicity,
+        )
+
     def atoms(self) -> AtomicParameters:
         """The atoms' parameters."""
         atoms: AtomicParameters = self.structure()

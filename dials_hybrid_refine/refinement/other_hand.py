@@ -63,14 +63,7 @@ def inverted_model(
     Reflections keep their indices: it is the crystal that is inverted.
     """
     structure = model.structure.current_structure().change_hand()
-    return HybridModel(
-        StructureModel(structure, refined, shelx_constraints),
-        model.thickness,
-        model.orientation,
-        model.absorption,
-        list(model.effects),
-        model.mosaicity,
-    )
+    return model.with_structure(StructureModel(structure, refined, shelx_constraints))
 
 
 @dataclass(frozen=True)

@@ -69,11 +69,8 @@ def reindexing_operators(symmetry: crystal.symmetry) -> list[sgtbx.change_of_bas
     minimum = symmetry.change_basis(to_minimum)
     lattice = lattice_symmetry.group(minimum.unit_cell(), max_delta=_LATTICE_TOLERANCE)
     lattice.expand_smx("-x,-y,-z")
-    # the crystal's own symmetry is one of its lattice, whatever rounding of the cell says
     laue = minimum.space_group().build_derived_point_group()
     laue.expand_smx("-x,-y,-z")
-    for operation in laue.all_ops():
-        lattice.expand_smx(operation)
     settings = cosets.left_decomposition_point_groups_only(g=lattice, h=laue)
     representatives = settings.best_partition_representatives(
         cb_op=to_minimum.inverse(), omit_first_partition=True, omit_negative_determinants=True
@@ -113,18 +110,11 @@ def better_setting(
     reach = float(np.clip(1.25 * thickness, _LEAST_REACH, _MOST_REACH))
     nodes = scan_nodes(reach, options.thickness.node_distance)
     selection = coarse(nodes[-1])
-    used = ~sample.held_out
+    used, fixed = ~sample.held_out, RefinedParameters(False, False, False)
     weights = loss_weights(sample.observations, used, options.weighting, 1.0)
 
     def chi_square(given: xray.structure) -> float:
-        tried = HybridModel(
-            StructureModel(given, RefinedParameters(False, False, False)),
-            model.thickness,
-            model.orientation,
-            model.absorption,
-            list(model.effects),
-            model.mosaicity,
-        )
+        tried = model.with_structure(StructureModel(given, fixed))
         simulator = build_simulator(sample, tried, selection, options.propagation)
         scan = scan_thickness(simulator, tried, sample.observations, weights, nodes)
         return float(scan.chi_square.min())
