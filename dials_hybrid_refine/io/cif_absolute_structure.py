@@ -23,11 +23,12 @@ def absolute_structure_items(result: Result) -> dict[str, str]:
     r_obs, r_inverse = (
         "?" if r is None else f"{r:.4f}" for r in (values[::-1] if found.applied else values)
     )
+    of_all = -found.z_score_all if found.applied else found.z_score_all
     details = (
         f"Raw z-score of Klar et al. (2023), Nature Chem. 15, 848-855: {closer} of {found.n_compared} "
-        "measured intensities are closer to those calculated for this structure than to those of "
-        f"its inverse, refined alike on the same reflections; probability {probability:.4f}. "
-        f"R_obs {r_obs}, of the inverse {r_inverse}."
+        "measured intensities I>3\\s(I) are closer to those calculated for this structure than to those "
+        "of its inverse, refined alike on the same reflections; with the weak ones z is "
+        f"{of_all:.2f}. Probability {probability:.4f}. R_obs {r_obs}, of the inverse {r_inverse}."
     )
     items = {
         "_refine_ls.abs_structure_z-score": f"{score:.2f}",

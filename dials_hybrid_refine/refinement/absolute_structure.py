@@ -8,7 +8,12 @@ thickness, orientation and scales, and each reflection votes for the one that is
     z = (k - N/2) / (sqrt(N)/2)        p = [1 + erf(z / sqrt(2))] / 2
 
 the first by how many standard deviations of a fair coin it leads, the second the probability, in the
-normal approximation of the binomial distribution, that it is right. This is their raw z-score.
+normal approximation of the binomial distribution, that it is right. This is their raw z-score, not
+adjusted for noise.
+
+Weak reflections vote by their noise. Integration of all predicted reflections gives many of them: of the
+DIALS quartz data 40 % are below 3 sigma. So the z-score is that of observed reflections (I > 3 sigma),
+a choice that does not look at either hand; that of all is stated beside it.
 """
 
 from __future__ import annotations
@@ -23,6 +28,11 @@ _Array = NDArray[np.float64]
 
 #: |z| from which the hand counts as determined: the probability of the other is 0.13 %
 CLEAR_Z_SCORE = 3.0
+
+#: share by which the losses of the hands must differ then: what a refinement that has converged may
+#: still gain, and to which a sign test alone is sensitive (three more steps on the DIALS quartz
+#: data lowered the loss by 0.7 %, and a sign test of after against before gave z = 3)
+_LOSS_MARGIN = 0.01
 
 
 @dataclass(frozen=True)
@@ -72,10 +82,11 @@ class AbsoluteStructure:
     """The comparison of a structure with its inverse.
 
     Attributes:
-        z_score: above 0 it favours the structure as given.
+        z_score: above 0 it favours the structure as given; of reflections with I > 3 sigma.
         probability: that the structure as given is right.
-        n_compared, n_closer: N and k, of all reflections that are not held out. Those rejected as
-            outliers vote too: they were judged with the structure as given.
+        n_compared, n_closer: N and k, of reflections with I > 3 sigma that are not held out. Those rejected
+            as outliers vote too: they were judged with the structure as given.
+        z_score_all: that of the weak ones too.
         r_obs, r_all, r_obs_held_out: of the structure as given, over the reflections of ``Statistics``,
             and likewise ``..._inverted``.
         loss, loss_inverted: what was minimised for each. Half their difference is the logarithm of the
@@ -92,6 +103,7 @@ class AbsoluteStructure:
     probability: float
     n_compared: int
     n_closer: int
+    z_score_all: float
     r_obs: float | None
     r_obs_inverted: float | None
     r_all: float | None
@@ -114,8 +126,11 @@ class AbsoluteStructure:
 
     @property
     def is_clear(self) -> bool:
-        """Whether the data determine it."""
-        return abs(self.z_score) >= CLEAR_Z_SCORE
+        """Whether the data determine it: by the z-score, and the loss says the same."""
+        gain = self.loss_inverted - self.loss
+        margin = _LOSS_MARGIN * min(self.loss, self.loss_inverted)
+        agree = gain > margin if self.z_score > 0 else gain < -margin
+        return abs(self.z_score) >= CLEAR_Z_SCORE and agree
 
     @property
     def z_score_of_result(self) -> float:

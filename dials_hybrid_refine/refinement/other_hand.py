@@ -19,12 +19,18 @@ from dials_hybrid_refine.models.structure import RefinedParameters, StructureMod
 from dials_hybrid_refine.refinement.absolute_structure import (
     AbsoluteStructure,
     AbsoluteStructureOptions,
+    Votes,
     votes,
 )
 from dials_hybrid_refine.refinement.dataset import Dataset
 from dials_hybrid_refine.refinement.refine import Refinement
 from dials_hybrid_refine.refinement.result import Result
-from dials_hybrid_refine.refinement.statistics import Agreement, agreement, amplitude_change
+from dials_hybrid_refine.refinement.statistics import (
+    OBSERVED_LIMIT,
+    Agreement,
+    agreement,
+    amplitude_change,
+)
 
 _Array = NDArray[np.float64]
 
@@ -82,9 +88,9 @@ class _Fit:
 class HandTest:
     """The test of the hand, after the refinement of the structure as given.
 
-    Both hands go on from there by the same steps and until the same criterion, on the same function: outliers
-    and weights stay those of the structure as given. The inverse alone going on would have the
-    advantage of steps that lower the loss of either hand, and a sign test sees such small gains.
+    Both hands go on from there until the same criterion, on the same function: outliers and weights stay
+    those of the structure as given. If the inverse alone went on, it would have the advantage of steps
+    that lower the loss of either hand, and a sign test sees such small gains.
     """
 
     def __init__(
@@ -131,12 +137,12 @@ class HandTest:
         if amplitude_change(at_first, as_given) < _NO_DIFFERENCE:
             logger.info("Inverting the structure does not change its intensities: it has no hand")
             return None
-        inverted = self._refine(self._given.with_model(inverse), "inverted")
+        inverted = self._refine(self._given.with_model(inverse), "inverse")
         if inverted is None:
             return None
         kept = {k: v.clone() for k, v in inverse.state_dict().items()}
         model.load_state_dict(others, strict=False)
-        given = self._refine(self._given.with_model(model), "as given")
+        given = self._refine(self._given.with_model(model), "given")
         inverse.load_state_dict(kept)
         if given is None:
             return None
@@ -163,13 +169,18 @@ class HandTest:
         fits = (given, inverted)
         first, second = (self._agreement(fit, used) for fit in fits)
         aside, aside_inverted = (self._agreement(fit, held_out) for fit in fits)
-        intensity = self._data.observations.intensity[~held_out]
-        found = votes(intensity, given.calculated[~held_out], inverted.calculated[~held_out])
+        data = self._data.observations
+
+        def compared(mask: NDArray[np.bool_]) -> Votes:
+            return votes(data.intensity[mask], given.calculated[mask], inverted.calculated[mask])
+
+        found = compared(~held_out & (data.intensity > OBSERVED_LIMIT * data.sigma))
         return AbsoluteStructure(
             z_score=found.z_score,
             probability=found.probability,
             n_compared=found.n_compared,
             n_closer=found.n_closer,
+            z_score_all=compared(~held_out).z_score,
             r_obs=first.r_obs,
             r_obs_inverted=second.r_obs,
             r_all=first.r_all,
