@@ -13,7 +13,8 @@ orientation, the reflections with calculated intensities, and a summary as JSON;
 (output.res) and merged intensities freed of dynamical effects (output.hkl, output.mtz).
 
 The hand of the structure is used as given: the space group of the experiments is no evidence
-of it and is never used to invert or reindex anything.
+of it and is never used to invert or reindex anything. Where the space group has no centre of
+symmetry the inverse of the structure is refined too, and the log says which of them the data favour.
 
 Examples::
 
@@ -73,7 +74,7 @@ from dials_hybrid_refine.io.experiments import scan_geometry
 from dials_hybrid_refine.io.output_files import write_atomically
 from dials_hybrid_refine.io.pets_frames import pets_frames
 from dials_hybrid_refine.io.refine_phil import REFINE_PHIL
-from dials_hybrid_refine.io.refined_experiments import with_orientation_correction
+from dials_hybrid_refine.io.refined_experiments import follow_hand, with_orientation_correction
 from dials_hybrid_refine.io.refined_reflections import with_calculated
 from dials_hybrid_refine.io.reflections import (
     Exclusion,
@@ -94,6 +95,7 @@ from dials_hybrid_refine.refinement.refine import Controls
 from dials_hybrid_refine.refinement.result import Result
 from dials_hybrid_refine.refinement.thickness_course import STEPS_BEFORE_RESCAN
 from dials_hybrid_refine.report import log_tables
+from dials_hybrid_refine.report.absolute_structure_table import absolute_structure_table
 from dials_hybrid_refine.report.progress import show_iterations, stop_on_signal
 from dials_hybrid_refine.report.restraint_table import restraint_table
 
@@ -233,6 +235,9 @@ def log_result(result: Result) -> None:
         table = restraint_table(result.restraints)
         logger.info("\nRestraints (worst first):\n%s", table)
     logger.info("\nRefined structure:\n%s", log_tables.structure_table(result))
+    if result.absolute_structure is not None:
+        table = absolute_structure_table(result.absolute_structure)
+        logger.info("\nAbsolute structure:\n%s", table)
     logger.info("\nStatus: %s\n%s", result.status, log_tables.statistics_table(result))
     logger.info("%s", log_tables.definitions())
 
@@ -266,6 +271,8 @@ def write_output(params: Any, options: RefinementOptions, data: InputData, resul
 
     correction = _correction_at(result, data.scan)
     refined = ExperimentList([with_orientation_correction(data.experiment, data.scan, correction)])
+    if result.absolute_structure is not None and result.absolute_structure.applied:
+        follow_hand(refined[0].crystal, result.structure)
     writers: list[Writer] = [
         *structure_writers(params, data.model, options, measurement_of(params, data), result),
         # written from here so that dxtbx records this program in the history of the file

@@ -18,6 +18,7 @@ from dials_hybrid_refine.models.choose import (
 )
 from dials_hybrid_refine.models.prepare import ModelChoices
 from dials_hybrid_refine.models.refined_flags import RefinedParameters
+from dials_hybrid_refine.refinement.absolute_structure import AbsoluteStructureOptions
 from dials_hybrid_refine.refinement.frames import FrameFilter
 from dials_hybrid_refine.refinement.options import (
     BeamOptions,
@@ -115,4 +116,8 @@ def refinement_options(params: Any) -> RefinementOptions:
             keep_bytes=keep_bytes(params.memory),
         ),
         convergence=params.convergence,
+        test_setting=params.reindexing.test,
+        absolute_structure=AbsoluteStructureOptions(
+            auto(params.absolute_structure.test), params.absolute_structure.apply
+        ),
     )

@@ -164,14 +164,6 @@ def _details(result: Result, weighting: Weighting) -> str:
     return "\n".join([*lines, "Definitions:", *(f"{text}." for text in DEFINITIONS.values())])
 
 
-def absolute_structure_items(z_score: float | None, details: str) -> dict[str, str]:
-    """z-score of the hand as given; None where the space group allows no hand ("." in the file)."""
-    return {
-        "_refine_ls.abs_structure_z-score": "." if z_score is None else number(z_score, 2),
-        "_refine_ls_abs_structure_details": fold(details),
-    }
-
-
 #: V Angstrom: e / (4 pi epsilon_0), the potential in volts at 1 Angstrom from one elementary charge
 _VOLT_ANGSTROM = 14.39964548
 

@@ -237,6 +237,21 @@ refinement {
     .help = "A cycle ends when a step lowers the loss by less than this share of it."
     .expert_level = 1
 }
+reindexing {
+  test = True
+    .type = bool
+    .help = "Try the other settings of the data that the lattice allows, and stop if the starting"
+            "structure clearly fits in one of them."
+}
+absolute_structure {
+  test = Auto
+    .type = bool
+    .help = "Refine the inverse of the structure too, and compare. Auto: when the refinement has"
+            "converged, if the space group has no centre of symmetry."
+  apply = False
+    .type = bool
+    .help = "Where the inverse fits clearly better (z-score below -3) it becomes the result."
+}
 convergence = False
   .type = bool
   .help = "When refined, raise g_max, s_max, the number of tilts and the precision in turn, and list"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import iotbx.cif.model
 
+from dials_hybrid_refine.io.cif_absolute_structure import absolute_structure_items
 from dials_hybrid_refine.io.cif_atoms import atom_loops
 from dials_hybrid_refine.io.cif_experiment import (
     Measurement,
@@ -50,6 +51,7 @@ def refined_cif(result: Result, context: CifContext) -> iotbx.cif.model.cif:
         **crystal_items(structure),
         **measurement_items(result, context.measurement),
         **refinement_items(result, context.model),
+        **absolute_structure_items(result),
         **software_items(context.measurement),
         **context.items,
     }

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from dxtbx.model import Experiment
+from cctbx import xray
+from dxtbx.model import Crystal, Experiment
 
 from dials_hybrid_refine.diffraction.scan import ScanGeometry
 
@@ -48,3 +49,14 @@ def with_orientation_correction(
         settings = settings[::-1]
     refined.crystal.set_A_at_scan_points([tuple(a.ravel()) for a in settings])
     return refined
+
+
+def follow_hand(crystal: Crystal, structure: xray.structure) -> None:
+    """Label a crystal by the space group of a structure, if its label is that or the enantiomorph.
+
+    Neither cell nor orientation change. Other labels, such as P 1, are no claim of a hand.
+    """
+    info = structure.space_group_info()
+    label = crystal.get_space_group().type().number()
+    if label in (info.type().number(), info.change_hand().type().number()):
+        crystal.set_space_group(info.group())

@@ -123,12 +123,19 @@ def summary(
         "restraints": [asdict(row) for row in result.restraints.rows] if result.restraints else [],
         "convergence": [asdict(row) for row in result.convergence] or None,
         "warnings": list(result.warnings),
-        "absolute_structure": None,
+        "absolute_structure": _absolute_structure(result),
         "timing": asdict(result.timing),
     }
     plain = _plain(content)
     assert isinstance(plain, dict)
     return plain
+
+
+def _absolute_structure(result: Result) -> dict[str, Any] | None:
+    found = result.absolute_structure
+    if found is None:
+        return None
+    return {**asdict(found), "preferred": found.preferred, "clear": found.is_clear}
 
 
 def _effects(result: Result) -> list[dict[str, Any]]:

@@ -48,6 +48,25 @@ class HybridModel(torch.nn.Module):
         self.effects = torch.nn.ModuleList(effects)
         self.restraints = restraints
 
+    def inverted(self) -> HybridModel:
+        """The same crystal inverted, restraints and all; what is not of the structure is shared."""
+        structure = self.structure.inverted()
+        inverse = self.with_structure(structure)
+        if self.restraints is not None:
+            inverse.restraints = self.restraints.inverted(structure.current_structure())
+        return inverse
+
+    def with_structure(self, structure: StructureModel) -> HybridModel:
+        """The same with another structure without restraints; all else is shared."""
+        return HybridModel(
+            structure,
+            self.thickness,
+            self.orientation,
+            self.absorption,
+            [effect for effect in self.effects if isinstance(effect, Effect)],
+            self.mosaicity,
+        )
+
     def atoms(self) -> AtomicParameters:
         """The atoms' parameters."""
         atoms: AtomicParameters = self.structure()

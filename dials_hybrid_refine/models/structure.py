@@ -126,6 +126,7 @@ class StructureModel(torch.nn.Module):
         self._start = structure.deep_copy_scatterers()
         set_refined(self._start, refined, shelx_constraints)
         self._constraints = list(shelx_constraints)
+        self._refined, self._disorder = refined, disorder
         self._connectivity = connectivity(self._start, disorder)
         #: the last shifts that were evaluated, which ``_structure`` has, with values and Jacobian
         self._evaluated: tuple[NDArray[np.float64], torch.Tensor, torch.Tensor] | None = None
@@ -292,6 +293,15 @@ class StructureModel(torch.nn.Module):
     def jacobian(self) -> NDArray[np.float64]:
         """d(crystallographic) / d(shifts), shape (p, q); columns as ``structure.parameter_map``."""
         return self.evaluate(self.shifts.detach().numpy())[1].numpy()
+
+    def inverted(self) -> StructureModel:
+        """The inverse of the structure as it is now, described alike.
+
+        Coordinates change by cctbx's operation for the space group: inversion in the origin, or where that
+        does not lead to a standard setting (I 41, F d d 2 ...) in another point; P 31 2 1 becomes P 32 2 1.
+        """
+        structure = self.current_structure().change_hand()
+        return StructureModel(structure, self._refined, self._constraints, self._disorder)
 
     def derivatives(self, function: Callable[[AtomicParameters], torch.Tensor]) -> torch.Tensor:
         """d function (k,) / d shifts, shape (k, p), at the current parameters."""

@@ -11,6 +11,7 @@ from dials_hybrid_refine.models.choose import (
     ThicknessOptions,
 )
 from dials_hybrid_refine.models.refined_flags import RefinedParameters
+from dials_hybrid_refine.refinement.absolute_structure import AbsoluteStructureOptions
 from dials_hybrid_refine.refinement.frames import FrameFilter
 from dials_hybrid_refine.refinement.refine import Schedule
 from dials_hybrid_refine.refinement.weights import Weighting
@@ -38,7 +39,8 @@ class RefinementOptions:
     ``thickness_start`` (Angstrom) stands for the first scan for the basin. ``mosaicity`` is where its
     standard deviation starts, in degrees; None: a perfect crystal. ``scale_variation`` is the prior on
     the relative change of scale over one degree. ``held_out_by``: "reflections" (unique ones) or
-    "frames" (stretches of the scan, ``held_out_width`` degrees wide).
+    "frames" (stretches of the scan, ``held_out_width`` degrees wide). ``test_setting``: whether other
+    settings that the lattice allows are tried first.
     """
 
     thickness: ThicknessOptions = field(default_factory=ThicknessOptions)
@@ -58,3 +60,5 @@ class RefinementOptions:
     schedule: Schedule = field(default_factory=Schedule)
     propagation: PropagationSettings = field(default_factory=PropagationSettings)
     convergence: bool = False
+    test_setting: bool = True
+    absolute_structure: AbsoluteStructureOptions = field(default_factory=AbsoluteStructureOptions)

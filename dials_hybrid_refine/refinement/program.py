@@ -41,10 +41,12 @@ from dials_hybrid_refine.refinement.held_out import (
     scan_stretches,
 )
 from dials_hybrid_refine.refinement.options import RefinementOptions
+from dials_hybrid_refine.refinement.other_hand import HandTest, check_test, with_hand
 from dials_hybrid_refine.refinement.refine import (
     Controls,
     Refinement,
 )
+from dials_hybrid_refine.refinement.reindexing import check_setting
 from dials_hybrid_refine.refinement.result import Result
 from dials_hybrid_refine.refinement.settings import (
     coarse_selection,
@@ -102,9 +104,11 @@ def run_refinement(
 
     Raises:
         ValueError: for too few reflections or stretches of the scan, data that no beam of the
-            calculation reaches, or restraints that do not suit the structure.
+            calculation reaches or that are indexed in another setting than the structure, restraints
+            that do not suit the structure, or a test of the hand of a structure that has none.
     """
     started = time.monotonic()
+    check_test(structure, options.absolute_structure)
     phi_ranges = [scan.phi_range for scan in scans]
     model = HybridModel(
         StructureModel(structure, options.structure, shelx_constraints, disorder),
@@ -131,6 +135,8 @@ def run_refinement(
             len(data.observations),
         )
     scan = scan_basin(model, sample, options, coarse)
+    if options.test_setting:
+        check_setting(model, sample, structure, options, coarse, scan.best[0])
     spread = float(np.sqrt(scan.chi_square.min() / (~sample.held_out).sum()))
     refinement = Refinement(
         sample,
@@ -159,18 +165,26 @@ def run_refinement(
         if options.convergence and refinement.state.status != "interrupted":
             logger.info("Raising the limits of the calculation to see what changes")
             convergence = convergence_rows(data, model, fine, options.propagation)
-    return summarise(
-        refinement,
-        data,
-        options.weighting,
-        options.propagation,
-        setup_seconds,
-        coarse(mean),
-        choose_frames(frames, phi_ranges),
-        options.frame_filter,
-        convergence,
-        effects,
-    )
+
+    def summary_of(refinement: Refinement) -> Result:
+        return summarise(
+            refinement,
+            data,
+            options.weighting,
+            options.propagation,
+            setup_seconds,
+            coarse(mean),
+            choose_frames(frames, phi_ranges),
+            options.frame_filter,
+            convergence,
+            effects,
+        )
+
+    result = summary_of(refinement)
+    if result.status == "interrupted":
+        return result
+    hand_test = HandTest(refinement, data, fine, options.weighting.instability)
+    return with_hand(result, options.absolute_structure, hand_test, summary_of)
 
 
 def _sampling(

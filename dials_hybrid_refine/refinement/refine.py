@@ -162,9 +162,26 @@ class Refinement:
         other.state = replace(self.state, rejected=none, evaluation=None, objective=None)
         return other
 
+    def with_model(self, model: HybridModel) -> Refinement:
+        """The same with another model, on the same reflections with the same weights."""
+        other = self.with_data(self._data)
+        other.state = replace(
+            other.state,
+            model=model,
+            rejected=self.state.rejected,
+            history=list(self.state.history),
+            status="max_iterations",
+        )
+        return other
+
+    def evaluate(self, selection: BeamSelection) -> Evaluation:
+        """The fit with the parameters as they are."""
+        self.state.evaluation = evaluation = self._objective(selection).evaluate()
+        return evaluation
+
     def judge_outliers(self, selection: BeamSelection) -> None:
         """Find outliers with the parameters as they are."""
-        self.state.evaluation = self._objective(selection).evaluate()
+        self.evaluate(selection)
         self._judge_outliers()
 
     def gauss_newton(self, selection: BeamSelection) -> GaussNewton:
@@ -186,8 +203,15 @@ class Refinement:
             self._damping = min(last.damping, 1.0)
         self._judge_outliers()
 
-    def fine_cycles(self, selection: BeamSelection) -> None:
-        """Levenberg-Marquardt with the full calculation until it converges; sets the status."""
+    def fine_cycles(
+        self, selection: BeamSelection, name: str = "cycle", judge_outliers: bool = True
+    ) -> None:
+        """Levenberg-Marquardt with the full calculation until it converges; sets the status.
+
+        Args:
+            judge_outliers: after each cycle find outliers and the residuals' spread anew; if not, the
+                loss stays the same function.
+        """
         if self._stopped():
             return
         self.state.status = "max_iterations"
@@ -197,15 +221,16 @@ class Refinement:
                 function, self._normal_matrix, self._vector(), self._damping
             )
             self._follow(
-                steps, f"cycle {cycle}", self._schedule.steps_per_cycle, self._schedule.tolerance
+                steps, f"{name} {cycle}", self._schedule.steps_per_cycle, self._schedule.tolerance
             )
             if self._stopped():
                 return
             after = self.state.evaluation.loss if self.state.evaluation else first.loss
             fitted = (self.state.rejected, self.state.spread)
-            n_changed = self._judge_outliers()
+            n_changed = self._judge_outliers() if judge_outliers else 0
             logger.info(
-                "End of cycle %d: %d outliers, %d of them changed",
+                "End of %s %d: %d outliers, %d of them changed",
+                name,
                 cycle,
                 self.state.rejected.sum(),
                 n_changed,

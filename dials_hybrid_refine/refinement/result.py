@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from cctbx import xray
 
 from dials_hybrid_refine.diffraction.observations import Observations
+from dials_hybrid_refine.refinement.absolute_structure import AbsoluteStructure
 from dials_hybrid_refine.refinement.convergence import ConvergenceRow
 from dials_hybrid_refine.refinement.effect_values import EffectValues
 from dials_hybrid_refine.refinement.frame_statistics import FrameStatistics
@@ -124,7 +125,8 @@ class Result:
         convergence: what raising the limits of the calculation does; empty if not asked for.
         effects: what the effects of other packages report.
         restraints: of the structure, None without.
-        warnings: sentences about parameters that came out unphysical.
+        warnings: sentences about parameters that came out unphysical, and about the hand.
+        absolute_structure: the comparison with the inverse, or None where there was none.
     """
 
     status: str
@@ -147,3 +149,4 @@ class Result:
     warnings: tuple[str, ...] = ()
     effects: tuple[EffectValues, ...] = ()
     restraints: RestraintSummary | None = None
+    absolute_structure: AbsoluteStructure | None = None

@@ -31,8 +31,8 @@ REACHED = {
 XRAY = {"Si1": (0.0, 0.4697, 5 / 6), "O1": (0.8534, 0.5865, 0.6191)}
 
 
-def _refine(folder: Path, data: Path, model: Path) -> dict[str, Any]:
-    """Summary of a refinement with default parameters."""
+def _refine(folder: Path, data: Path, model: Path, *arguments: str) -> dict[str, Any]:
+    """Summary of a refinement with default parameters but those given."""
     folder.mkdir()
     outputs = [
         f"output.{key}={folder / name}"
@@ -45,7 +45,13 @@ def _refine(folder: Path, data: Path, model: Path) -> dict[str, Any]:
         )
     ]
     hybrid_refine.run(
-        [str(data / "integrated.expt"), str(data / "integrated.refl"), str(model), *outputs]
+        [
+            str(data / "integrated.expt"),
+            str(data / "integrated.refl"),
+            str(model),
+            *outputs,
+            *arguments,
+        ]
     )
     summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
     return summary
@@ -55,10 +61,14 @@ def _refine(folder: Path, data: Path, model: Path) -> dict[str, Any]:
 def refined(
     quartz: Path, shared: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, dict[str, Any]]:
-    """Summaries by starting model."""
+    """Summaries by starting model; the hand is tested with the first."""
     folder = tmp_path_factory.mktemp("quartz")
     models = shared / "paper" / "quartz"
-    return {name: _refine(folder / name, quartz, models / f"{name}.cif") for name in STARTS}
+    untested = "absolute_structure.test=False"
+    return {
+        name: _refine(folder / name, quartz, models / f"{name}.cif", *([untested] if i else []))
+        for i, name in enumerate(STARTS)
+    }
 
 
 def _distance(summary: dict[str, Any], label: str, site: tuple[float, ...]) -> float:
@@ -126,3 +136,21 @@ def test_opposite_hand_fits_worse(
     wrong = summary["statistics"]
     assert wrong["r_obs"] > right["r_obs"] + 0.003
     assert wrong["loss_final"] > right["loss_final"]
+    _check_hand(summary["absolute_structure"], "inverted", "P 31 2 1")
+    assert any("absolute_structure.apply=True" in warning for warning in summary["warnings"])
+
+
+def test_hand_as_given_is_confirmed(refined: dict[str, dict[str, Any]]) -> None:
+    summary = refined["kinematical"]
+    _check_hand(summary["absolute_structure"], "as given", "P 32 2 1")
+    assert refined["synthetic_start_1"]["absolute_structure"] is None
+    assert not any("inverse" in warning for warning in summary["warnings"])
+
+
+def _check_hand(found: dict[str, Any], preferred: str, group: str) -> None:
+    """z above 3 for P 32 2 1 whichever was given, and R_obs of the right hand lower by half a per cent."""
+    sign = 1 if preferred == "as given" else -1
+    assert sign * found["z_score"] > 3
+    assert (found["preferred"], found["space_group"], found["clear"]) == (preferred, group, True)
+    assert sign * (found["r_obs_inverted"] - found["r_obs"]) > 0.005
+    assert sign * (found["loss_inverted"] - found["loss"]) > 100

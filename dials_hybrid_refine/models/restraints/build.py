@@ -15,7 +15,11 @@ from cctbx import sgtbx, xray
 from dials_hybrid_refine.diffraction.potential import AtomicParameters
 from dials_hybrid_refine.models.restraints.atoms import Crystal, Image, Images
 from dials_hybrid_refine.models.restraints.neighbours import Neighbours
-from dials_hybrid_refine.models.restraints.request import AtomName, RestraintRequest
+from dials_hybrid_refine.models.restraints.request import (
+    AtomName,
+    RestraintRequest,
+    inverted_request,
+)
 from dials_hybrid_refine.models.restraints.terms import (
     Angles,
     ChiralVolumes,
@@ -49,6 +53,7 @@ class StructureRestraints:
         matrix = structure.unit_cell().orthogonalization_matrix()
         self._orthogonalization = torch.tensor(matrix, dtype=torch.float64).reshape(3, 3)
         selection = _Selection(structure, self._orthogonalization)
+        self._requests, self._symmetry = tuple(requests), structure.space_group_info()
         self.restraints: list[Restraint] = []
         self.warnings: list[str] = []
         for request in requests:
@@ -57,6 +62,11 @@ class StructureRestraints:
                 self.warnings.append(f"{request.source}: no atoms were found to restrain")
             else:
                 self.restraints.append(restraint)
+
+    def inverted(self, inverse: xray.structure) -> StructureRestraints:
+        """The same asked of the inverse of the structure (``StructureModel.inverted``)."""
+        change = self._symmetry.type().change_of_hand_op()
+        return StructureRestraints(inverse, [inverted_request(r, change) for r in self._requests])
 
     @property
     def n_equations(self) -> int:

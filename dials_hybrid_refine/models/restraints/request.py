@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from cctbx import sgtbx
 
 #: atoms that stand for all but hydrogen
 ALL_ATOMS = "all"
@@ -42,3 +44,17 @@ class RestraintRequest:
     target: float | None = None
     sigma_far: float | None = None
     max_distance: float | None = None
+
+
+def inverted_request(
+    request: RestraintRequest, change_of_hand: sgtbx.change_of_basis_op
+) -> RestraintRequest:
+    """What a request becomes when the structure is inverted: chiral volumes change their sign."""
+    atoms = tuple(
+        replace(atom, operation=change_of_hand.apply(sgtbx.rt_mx(atom.operation)).as_xyz())
+        for atom in request.atoms
+    )
+    target = request.target
+    if target is not None and request.kind in ("chiral_volume", "chiral_centre"):
+        target = -target
+    return replace(request, atoms=atoms, target=target)
