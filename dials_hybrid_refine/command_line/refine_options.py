@@ -105,4 +105,5 @@ def refinement_options(params: Any) -> RefinementOptions:
             keep_bytes=keep_bytes(params.memory),
         ),
         convergence=params.convergence,
+        difference_map=params.difference_map,
     )

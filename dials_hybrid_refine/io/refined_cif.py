@@ -14,6 +14,8 @@ from cctbx.array_family import flex
 
 from dials_hybrid_refine import __version__
 from dials_hybrid_refine.diffraction.electron import accelerating_voltage
+from dials_hybrid_refine.io.geometry_loops import geometry_loops
+from dials_hybrid_refine.refinement.geometry import Geometry
 from dials_hybrid_refine.refinement.result import Result
 from dials_hybrid_refine.refinement.statistics import DEFINITIONS
 
@@ -30,11 +32,13 @@ class CifContext:
     Attributes:
         wavelength: in Angstrom.
         instability: u of the weighting scheme.
+        geometry: bonds and angles, or None to leave them out.
         data_name: name of the data block.
     """
 
     wavelength: float
     instability: float
+    geometry: Geometry | None = None
     data_name: str = "hybrid_refined"
 
 
@@ -57,6 +61,8 @@ def refined_cif(result: Result, context: CifContext) -> iotbx.cif.model.cif:
         block["_atom_type_scat_source"] = flex.std_string([_SCATTERING_SOURCE] * n_types)
     for name, value in _items(result, structure, context).items():
         block[name] = value
+    for loop in geometry_loops(context.geometry) if context.geometry else ():
+        block.add_loop(loop)
     cif = iotbx.cif.model.cif()
     cif[context.data_name] = block
     return cif

@@ -58,3 +58,4 @@ class RefinementOptions:
     schedule: Schedule = field(default_factory=Schedule)
     propagation: PropagationSettings = field(default_factory=PropagationSettings)
     convergence: bool = False
+    difference_map: bool = True

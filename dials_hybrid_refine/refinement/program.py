@@ -162,6 +162,7 @@ def run_refinement(
         options.frame_filter,
         convergence,
         effects,
+        options.difference_map,
     )
 
 

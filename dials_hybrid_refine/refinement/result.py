@@ -11,6 +11,7 @@ from cctbx import xray
 
 from dials_hybrid_refine.diffraction.observations import Observations
 from dials_hybrid_refine.refinement.convergence import ConvergenceRow
+from dials_hybrid_refine.refinement.difference_map import DifferenceMap
 from dials_hybrid_refine.refinement.effect_values import EffectValues
 from dials_hybrid_refine.refinement.frame_statistics import FrameStatistics
 from dials_hybrid_refine.refinement.statistics import Agreement, MergedAgreement
@@ -122,6 +123,7 @@ class Result:
         mosaicity: standard deviation of orientations in degrees and its s.u., or None without.
         convergence: what raising the limits of the calculation does; empty if not asked for.
         effects: what the effects of other packages report.
+        difference_map: what the potential has and the model lacks; None if not asked for.
         warnings: sentences about parameters that came out unphysical.
     """
 
@@ -144,3 +146,4 @@ class Result:
     convergence: tuple[ConvergenceRow, ...] = ()
     warnings: tuple[str, ...] = ()
     effects: tuple[EffectValues, ...] = ()
+    difference_map: DifferenceMap | None = None
