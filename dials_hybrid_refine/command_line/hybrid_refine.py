@@ -65,12 +65,13 @@ from dials_hybrid_refine.io.command_input import (
     read_experiment,
     read_reflections,
 )
+from dials_hybrid_refine.io.difference_map_files import write_map, write_map_coefficients
 from dials_hybrid_refine.io.effect_plugins import (
     make_effects,
     parse_with_effects,
     warn_of_broken,
 )
-from dials_hybrid_refine.io.experiments import scan_geometry
+from dials_hybrid_refine.io.experiments import cell_uncertainties, scan_geometry
 from dials_hybrid_refine.io.output_files import write_atomically
 from dials_hybrid_refine.io.pets_frames import pets_frames
 from dials_hybrid_refine.io.refine_phil import REFINE_PHIL
@@ -89,6 +90,11 @@ from dials_hybrid_refine.io.symmetry import check_compatible, unique_indices
 from dials_hybrid_refine.models.effects import EffectContext
 from dials_hybrid_refine.models.prepare import Model, prepare
 from dials_hybrid_refine.refinement.frames import Frames, choose_frames
+from dials_hybrid_refine.refinement.geometry import (
+    Geometry,
+    cell_covariance,
+    structure_geometry,
+)
 from dials_hybrid_refine.refinement.options import RefinementOptions
 from dials_hybrid_refine.refinement.program import run_refinement
 from dials_hybrid_refine.refinement.refine import Controls
@@ -216,7 +222,14 @@ def explained_failures(structure: str) -> Iterator[None]:
         ) from error
 
 
-def log_result(result: Result) -> None:
+def refined_geometry(result: Result, experiment: Experiment) -> Geometry:
+    """Bonds and angles of the refined structure, the s.u. of the experiment's cell included."""
+    su = cell_uncertainties(experiment)
+    of_cell = None if su is None else cell_covariance(result.structure, su)
+    return structure_geometry(result.structure, result.covariance, of_cell)
+
+
+def log_result(result: Result, geometry: Geometry) -> None:
     """The final tables and warnings."""
     for warning in result.warnings:
         logger.warning("Warning: %s", warning)
@@ -238,6 +251,13 @@ def log_result(result: Result) -> None:
     if result.absolute_structure is not None:
         table = absolute_structure_table(result.absolute_structure)
         logger.info("\nAbsolute structure:\n%s", table)
+    if geometry.bonds:
+        logger.info("\nBonds:\n%s", log_tables.bond_table(geometry))
+    if result.difference_map is not None:
+        logger.info(
+            "\nDifference map of the electrostatic potential:\n%s",
+            log_tables.difference_map_table(result.difference_map),
+        )
     logger.info("\nStatus: %s\n%s", result.status, log_tables.statistics_table(result))
     logger.info("%s", log_tables.definitions())
 
@@ -256,7 +276,9 @@ def measurement_of(params: Any, data: InputData) -> Measurement:
     )
 
 
-def write_output(params: Any, options: RefinementOptions, data: InputData, result: Result) -> None:
+def write_output(
+    params: Any, options: RefinementOptions, data: InputData, result: Result, geometry: Geometry
+) -> None:
     """Write the files of the ``output`` scope.
 
     Raises:
@@ -265,7 +287,7 @@ def write_output(params: Any, options: RefinementOptions, data: InputData, resul
     output = params.output
 
     def write_json(path: str) -> None:
-        content = summary(result, data.files, data.exclusion.counts, params.seed)
+        content = summary(result, data.files, data.exclusion.counts, params.seed, geometry)
         with open(path, "w") as stream:
             stream.write(as_text(content))
 
@@ -274,7 +296,9 @@ def write_output(params: Any, options: RefinementOptions, data: InputData, resul
     if result.absolute_structure is not None and result.absolute_structure.applied:
         follow_hand(refined[0].crystal, result.structure)
     writers: list[Writer] = [
-        *structure_writers(params, data.model, options, measurement_of(params, data), result),
+        *structure_writers(
+            params, data.model, options, measurement_of(params, data), result, geometry
+        ),
         # written from here so that dxtbx records this program in the history of the file
         ("experiments", output.experiments, lambda path: refined.as_file(path)),
         (
@@ -284,6 +308,16 @@ def write_output(params: Any, options: RefinementOptions, data: InputData, resul
         ),
         ("summary", output.json, write_json),
     ]
+    lacking = result.difference_map
+    if lacking is not None:
+        writers += [
+            ("difference map", output.map, lambda path: write_map(lacking, path)),
+            (
+                "map coefficients",
+                output.map_coefficients,
+                lambda path: write_map_coefficients(lacking, path),
+            ),
+        ]
     for what, path, write in writers:
         if path is not None:
             logger.info("Saving the %s to %s", what, path)
@@ -300,12 +334,17 @@ def _correction_at(result: Result, scan: ScanGeometry) -> np.ndarray:
 
 
 def _check_limits(params: Any) -> None:
-    """Limits that contradict each other.
+    """Parameters that contradict each other.
 
     Raises:
         ValueError: names the two parameters.
     """
     thickness = params.thickness
+    for name in ("map", "map_coefficients"):
+        if getattr(params.output, name) is not None and not params.difference_map:
+            raise ValueError(
+                f"output.{name} needs the difference map: leave out difference_map=False"
+            )
     for lower, smallest, upper, largest in (
         ("d_min", params.d_min, "d_max", params.d_max),
         ("thickness.start", auto(thickness.start), "thickness.max", auto(thickness.max)),
@@ -356,8 +395,9 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
                 disorder=data.model.disorder,
                 restraints=restraints,
             )
-        log_result(result)
-        write_output(command.params, options, data, result)
+        geometry = refined_geometry(result, data.experiment)
+        log_result(result, geometry)
+        write_output(command.params, options, data, result, geometry)
     if result.status == "interrupted":
         sys.exit(130)
 

@@ -23,6 +23,7 @@ from dials_hybrid_refine.io.refined_shelx import (
     write_hkl,
 )
 from dials_hybrid_refine.models.prepare import Model
+from dials_hybrid_refine.refinement.geometry import Geometry
 from dials_hybrid_refine.refinement.options import RefinementOptions
 from dials_hybrid_refine.refinement.result import Result
 
@@ -55,6 +56,7 @@ def structure_writers(
     options: RefinementOptions,
     measurement: Measurement,
     result: Result,
+    geometry: Geometry,
 ) -> list[Writer]:
     """Writers of CIF, SHELX and MTZ files."""
     wavelength, structure = measurement.wavelength, result.structure
@@ -75,7 +77,9 @@ def structure_writers(
             "measured": lambda: [measured_reflections(result)],
             "merged": lambda: [merged_reflections(merged(), structure.unit_cell().volume())],
         }[params.cif.reflections]()
-        cif = refined_cif(result, CifContext(measurement, refinement, loops=loops))
+        cif = refined_cif(
+            result, CifContext(measurement, refinement, loops=loops, geometry=geometry)
+        )
         with open(path, "w") as stream:
             cif.show(out=stream)
 

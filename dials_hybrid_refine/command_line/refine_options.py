@@ -120,4 +120,5 @@ def refinement_options(params: Any) -> RefinementOptions:
         absolute_structure=AbsoluteStructureOptions(
             auto(params.absolute_structure.test), params.absolute_structure.apply
         ),
+        difference_map=params.difference_map,
     )

@@ -154,6 +154,7 @@ class CrystalPotential:
         scale = relativistic_factor(wavelength) / (np.pi * composition.volume)
 
         self.hkl = hkl
+        self.unique_hkl = unique
         self.composition = composition
         self.wavelength = wavelength
         self._scale = torch.from_numpy(scale * composition.multiplicity_fractions)
@@ -169,6 +170,23 @@ class CrystalPotential:
     def __call__(self, atoms: AtomicParameters) -> torch.Tensor:
         """U_h in 1/Angstrom^2, complex128, shape (n,), in the order of ``hkl``."""
         return self._sum(atoms, self._elastic)
+
+    def of_unique(self, atoms: AtomicParameters) -> torch.Tensor:
+        """U_h (n_unique,) of ``unique_hkl``, complex128, 1/Angstrom^2."""
+        return self._unique_sums(atoms, self._elastic)
+
+    def wilson_amplitudes(self, atoms: AtomicParameters) -> torch.Tensor:
+        """Root mean square |U_h| (n_unique,) of atoms at random sites, without the factor epsilon.
+
+        Wilson (1942), Nature 150, 152: the sum over the cell of the squares of what each atom
+        scatters; with the equivalent isotropic U.
+        """
+        u_eq = equivalent_isotropic_u(atoms.u_star, self.composition.metric)
+        debye_waller = torch.exp(-2 * torch.pi**2 * u_eq[:, None] * torch.from_numpy(self._g) ** 2)
+        n_ops = len(self.composition.rotations)
+        multiplicity = n_ops * torch.from_numpy(self.composition.multiplicity_fractions)
+        each = (self._scale / multiplicity * n_ops * atoms.occupancies)[:, None] * self._elastic
+        return (multiplicity[:, None] * (each * debye_waller) ** 2).sum(0).sqrt()
 
     def thermal_diffuse(self, atoms: AtomicParameters) -> torch.Tensor:
         """U'_h of thermal diffuse scattering (``absorptive_factors``), as U_h of f' instead of f.
@@ -199,18 +217,23 @@ class CrystalPotential:
 
     def _sum(self, atoms: AtomicParameters, factors: torch.Tensor) -> torch.Tensor:
         """Coefficients (n,) from real factors (n_atoms, n_unique) in Angstrom."""
+        return self.expand(self._unique_sums(atoms, factors))
+
+    def _unique_sums(self, atoms: AtomicParameters, factors: torch.Tensor) -> torch.Tensor:
         n_unique, n_ops = self._shifts.shape
         step = max(1, self._CHUNK // max(1, n_ops * len(atoms.occupancies)))
         if step >= n_unique:
-            unique = self._sum_over_atoms(atoms, factors, slice(None))
-        else:
-            # sums are made again for the gradient, so that memory is that of one chunk
-            chunks = [slice(start, start + step) for start in range(0, n_unique, step)]
-            sums = [
-                checkpoint(self._sum_over_atoms, atoms, factors, chunk, use_reentrant=False)
-                for chunk in chunks
-            ]
-            unique = torch.cat(sums)
+            return self._sum_over_atoms(atoms, factors, slice(None))
+        # sums are made again for the gradient, so that memory is that of one chunk
+        chunks = [slice(start, start + step) for start in range(0, n_unique, step)]
+        sums = [
+            checkpoint(self._sum_over_atoms, atoms, factors, chunk, use_reentrant=False)
+            for chunk in chunks
+        ]
+        return torch.cat(sums)
+
+    def expand(self, unique: torch.Tensor) -> torch.Tensor:
+        """Coefficients (n,) of all ``hkl`` from those, complex, of ``unique_hkl`` (n_unique, 3)."""
         values = unique[self._index]
         return torch.where(self._friedel, values.conj(), values) * self._phase
 

@@ -64,6 +64,8 @@ class PhysicalModels:
             of equal volume, whose intensities are averaged; None for a perfect crystal.
         curve_effects: each changes rocking curves: (curves (B, R, n), batch) -> (B, R, n).
         intensity_effects: each changes parts of integrated intensities: (values (P,), parts) -> (P,).
+        potential_change: shape (n_unique,), complex: added to the atoms' U of
+            ``Simulator.crystal.unique_hkl`` in 1/Angstrom^2; None: nothing.
     """
 
     thickness: Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
@@ -74,6 +76,7 @@ class PhysicalModels:
     spread: Callable[[], torch.Tensor] | None = None
     curve_effects: Sequence[Callable[[torch.Tensor, BlockBatch], torch.Tensor]] = ()
     intensity_effects: Sequence[Callable[[torch.Tensor, IntensityParts], torch.Tensor]] = ()
+    potential_change: torch.Tensor | None = None
 
     def change_curves(self, curves: torch.Tensor, batch: BlockBatch) -> torch.Tensor:
         """Rocking curves (B, R, n) after all curve effects, in their order."""
@@ -149,6 +152,11 @@ class Simulator:
         """Number of beams of each block."""
         return [len(block.hkl) for block in self.blocks]
 
+    @property
+    def crystal(self) -> CrystalPotential:
+        """The potential of the structure, at the differences between beams."""
+        return self._potential
+
     def block_positions(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Experiment (b,) and middle angle (b,) in degrees of each block."""
         experiment = torch.tensor([block.experiment for block in self.blocks])
@@ -185,9 +193,14 @@ class Simulator:
         """U of the differences between beams, 1/Angstrom^2; the first one is U_0."""
         return self._potential(atoms)
 
+    def _potential_with(self, atoms: AtomicParameters, models: PhysicalModels) -> torch.Tensor:
+        potential = self.potential(atoms)
+        change = models.potential_change
+        return potential if change is None else potential + self.crystal.expand(change)
+
     def rocking_curves(self, atoms: AtomicParameters, models: PhysicalModels) -> list[torch.Tensor]:
         """For each batch the intensities (B, R, n) of its observed beams at its tilts."""
-        return self._curves(atoms, self.potential(atoms), models)
+        return self._curves(atoms, self._potential_with(atoms, models), models)
 
     @cached_property
     def parts(self) -> IntensityParts:
@@ -201,7 +214,7 @@ class Simulator:
 
     def _integrated(self, atoms: AtomicParameters, models: PhysicalModels) -> torch.Tensor:
         """The values (P,) before any intensity effect."""
-        potential = self.potential(atoms)
+        potential = self._potential_with(atoms, models)
         curves = self._curves(atoms, potential, models)
         parts = [
             (curve[batch.pair_block, batch.pair_row] * batch.pair_weight).sum(-1)
@@ -232,7 +245,9 @@ class Simulator:
             the contribution's block, detached. Effects are linearised at the current curves and
             values; one that mixes parts of several blocks is taken as if all blocks moved alike.
         """
-        inputs, coupling, wave_number = self._inputs(atoms, self.potential(atoms), models)
+        inputs, coupling, wave_number = self._inputs(
+            atoms, self._potential_with(atoms, models), models
+        )
 
         def integrate(position: int, part: torch.Tensor) -> torch.Tensor:
             batch = inputs[position].batch

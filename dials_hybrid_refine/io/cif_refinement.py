@@ -8,6 +8,7 @@ from typing import Any
 
 from dials_hybrid_refine.io.cif_atoms import hydrogen_treatment
 from dials_hybrid_refine.io.cif_text import fold, measured, number
+from dials_hybrid_refine.refinement.difference_map import DifferenceMap
 from dials_hybrid_refine.refinement.result import Profiles, Result
 from dials_hybrid_refine.refinement.statistics import DEFINITIONS
 from dials_hybrid_refine.refinement.weights import Weighting
@@ -78,7 +79,14 @@ def refinement_items(result: Result, model: RefinementModel) -> dict[str, str]:
         "_refine_ls_wR_factor_ref": number(used.wr_all),
         "_refine_ls_goodness_of_fit_ref": number(used.gof, 2),
         "_refine_special_details": fold(_details(result, weighting)),
+        **_difference_items(result.difference_map),
     }
+
+
+def _difference_items(difference: DifferenceMap | None) -> dict[str, str]:
+    if difference is None:
+        return {}
+    return difference_potential_items(difference.minimum, difference.maximum, difference.rms)
 
 
 def _theory(result: Result) -> str:
@@ -164,17 +172,7 @@ def _details(result: Result, weighting: Weighting) -> str:
     return "\n".join([*lines, "Definitions:", *(f"{text}." for text in DEFINITIONS.values())])
 
 
-#: V Angstrom: e / (4 pi epsilon_0), the potential in volts at 1 Angstrom from one elementary charge
-_VOLT_ANGSTROM = 14.39964548
-
-
 def difference_potential_items(smallest: float, largest: float, rms: float) -> dict[str, str]:
-    """Extremes of the difference Fourier map of the potential, given in volts.
-
-    The dictionary asks for e/Angstrom: 1 e/Angstrom is 14.3996 V (Gaussian units).
-    """
+    """Extremes of the difference Fourier map of the potential, in e/Angstrom."""
     values = {"min": smallest, "max": largest, "RMS": rms}
-    return {
-        f"_refine_diff.potential_{name}": number(value / _VOLT_ANGSTROM, 5)
-        for name, value in values.items()
-    }
+    return {f"_refine_diff.potential_{k}": number(value, 5) for k, value in values.items()}

@@ -256,6 +256,9 @@ convergence = False
   .type = bool
   .help = "When refined, raise g_max, s_max, the number of tilts and the precision in turn, and list"
           "how much the calculated intensities move."
+difference_map = True
+  .type = bool
+  .help = "When refined, calculate a map of the potential that the model lacks, and list its peaks."
 seed = 0
   .type = int(value_min=0)
   .help = "Seed of the held-out selection and of the network. Same seed, same result."
@@ -304,6 +307,12 @@ output {
   json = dials.hybrid_refine.json
     .type = path
     .help = "Machine-readable summary."
+  map = None
+    .type = path
+    .help = "The difference map, as CCP4 map in e/Angstrom."
+  map_coefficients = None
+    .type = path
+    .help = "Coefficients of the difference map, as MTZ."
   log = dials.hybrid_refine.log
     .type = path
 }

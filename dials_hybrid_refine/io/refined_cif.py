@@ -18,7 +18,9 @@ from dials_hybrid_refine.io.cif_experiment import (
     software_items,
 )
 from dials_hybrid_refine.io.cif_refinement import RefinementModel, refinement_items
+from dials_hybrid_refine.io.geometry_loops import geometry_loops
 from dials_hybrid_refine.io.restraints_cif import add_restraints
+from dials_hybrid_refine.refinement.geometry import Geometry
 from dials_hybrid_refine.refinement.result import Result
 
 
@@ -29,7 +31,8 @@ class CifContext:
     Attributes:
         measurement: the experiment. model: what was refined and how.
         disorder: assembly and group of disordered atoms, by label.
-        loops: further ones, such as bonds, angles and reflections.
+        geometry: bonds and angles, or None to leave them out.
+        loops: further ones, such as reflections.
         items: further ones, which win over those of the same name.
         data_name: name of the data block.
     """
@@ -37,6 +40,7 @@ class CifContext:
     measurement: Measurement
     model: RefinementModel
     disorder: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    geometry: Geometry | None = None
     loops: Sequence[iotbx.cif.model.loop] = ()
     items: Mapping[str, str] = field(default_factory=dict)
     data_name: str = "hybrid_refined"
@@ -58,6 +62,8 @@ def refined_cif(result: Result, context: CifContext) -> iotbx.cif.model.cif:
     for name, value in items.items():
         block[name] = value
     for loop in atom_loops(result, context.model.constraints, context.disorder):
+        block.add_loop(loop)
+    for loop in geometry_loops(context.geometry) if context.geometry else ():
         block.add_loop(loop)
     for loop in context.loops:
         block.add_loop(loop)

@@ -16,7 +16,9 @@ from cctbx import adptbx
 
 from dials_hybrid_refine import __version__
 from dials_hybrid_refine.io.standard_uncertainties import standard_uncertainties
+from dials_hybrid_refine.refinement.difference_map import DifferenceMap
 from dials_hybrid_refine.refinement.frame_statistics import FrameStatistics
+from dials_hybrid_refine.refinement.geometry import Geometry
 from dials_hybrid_refine.refinement.result import Result
 from dials_hybrid_refine.refinement.statistics import DEFINITIONS
 
@@ -46,7 +48,11 @@ def input_files(
 
 
 def summary(
-    result: Result, files: InputFiles, n_excluded: Mapping[str, int], seed: int
+    result: Result,
+    files: InputFiles,
+    n_excluded: Mapping[str, int],
+    seed: int,
+    geometry: Geometry | None = None,
 ) -> dict[str, Any]:
     """The summary as plain numbers, strings, lists and dictionaries; never NaN."""
     statistics, profiles = result.statistics, result.profiles
@@ -83,6 +89,7 @@ def summary(
             "definitions": DEFINITIONS,
         },
         "structure": _structure(result),
+        "geometry": None if geometry is None else _geometry(geometry),
         "thickness": [
             {"experiment": e, "phi": p, "mean": m, "std": s, "mean_su": m_su, "std_su": s_su}
             for e, p, m, s, m_su, s_su in zip(
@@ -122,6 +129,7 @@ def summary(
         "effects": _effects(result),
         "restraints": [asdict(row) for row in result.restraints.rows] if result.restraints else [],
         "convergence": [asdict(row) for row in result.convergence] or None,
+        "difference_map": _difference_map(result.difference_map),
         "warnings": list(result.warnings),
         "absolute_structure": _absolute_structure(result),
         "timing": asdict(result.timing),
@@ -191,6 +199,29 @@ def _structure(result: Result) -> dict[str, Any]:
         "space_group": str(structure.space_group_info()),
         "unit_cell": list(cell.parameters()),
         "atoms": atoms,
+    }
+
+
+def _geometry(geometry: Geometry) -> dict[str, Any]:
+    """Bonds in Angstrom, angles and torsion angles in degrees, with CIF symmetry codes."""
+    return {
+        name: [
+            {"atoms": e.labels, "symmetry": e.symmetry, "value": e.value, "su": e.su}
+            for e in entries
+        ]
+        for name, entries in vars(geometry).items()
+    }
+
+
+def _difference_map(difference: DifferenceMap | None) -> dict[str, Any] | None:
+    """Heights in e/Angstrom, distances in Angstrom."""
+    if difference is None:
+        return None
+    return {
+        "max": difference.maximum,
+        "min": difference.minimum,
+        "rms": difference.rms,
+        "peaks": [asdict(peak) for peak in difference.peaks],
     }
 
 

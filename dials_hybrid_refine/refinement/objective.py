@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 
@@ -61,6 +62,10 @@ class GaussNewton:
 
     def covariance(self) -> torch.Tensor:
         """Inverse of the normal matrix, (p, p), for unit weight of chi^2 / (N - P)."""
+        return self._inverse.clone()
+
+    @cached_property
+    def _inverse(self) -> torch.Tensor:
         size = self.normal.diagonal().clamp_min(1e-12).sqrt()
         scaled = self.normal / size[:, None] / size[None]
         inverse = torch.linalg.pinv(scaled, rtol=1e-12, hermitian=True)
@@ -137,8 +142,15 @@ class Objective:
             self._roughness = differences.T @ differences
         return self._roughness
 
-    def _loss(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        contributions = self.simulator(self.model.atoms(), self.model.physical_models())
+    def loss_with(self, potential_change: torch.Tensor) -> torch.Tensor:
+        """The loss with U changed (``PhysicalModels.potential_change``), differentiable in the change."""
+        models = replace(self.model.physical_models(), potential_change=potential_change)
+        return self._loss(models)[0]
+
+    def _loss(
+        self, models: PhysicalModels | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        contributions = self.simulator(self.model.atoms(), models or self.model.physical_models())
         design = self._design(contributions)
         roughness = self._scale_prior(design)
         scales = solve_scales(design.detach(), self._intensity, self.weights, roughness)

@@ -62,3 +62,4 @@ class RefinementOptions:
     convergence: bool = False
     test_setting: bool = True
     absolute_structure: AbsoluteStructureOptions = field(default_factory=AbsoluteStructureOptions)
+    difference_map: bool = True

@@ -178,6 +178,7 @@ def run_refinement(
             options.frame_filter,
             convergence,
             effects,
+            options.difference_map,
         )
 
     result = summary_of(refinement)

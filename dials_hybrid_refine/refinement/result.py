@@ -12,6 +12,7 @@ from cctbx import xray
 from dials_hybrid_refine.diffraction.observations import Observations
 from dials_hybrid_refine.refinement.absolute_structure import AbsoluteStructure
 from dials_hybrid_refine.refinement.convergence import ConvergenceRow
+from dials_hybrid_refine.refinement.difference_map import DifferenceMap
 from dials_hybrid_refine.refinement.effect_values import EffectValues
 from dials_hybrid_refine.refinement.frame_statistics import FrameStatistics
 from dials_hybrid_refine.refinement.restraint_summary import RestraintSummary
@@ -125,6 +126,7 @@ class Result:
         convergence: what raising the limits of the calculation does; empty if not asked for.
         effects: what the effects of other packages report.
         restraints: of the structure, None without.
+        difference_map: what the potential has and the model lacks; None if not asked for.
         warnings: sentences about parameters that came out unphysical, and about the hand.
         absolute_structure: the comparison with the inverse, or None where there was none.
     """
@@ -150,3 +152,4 @@ class Result:
     effects: tuple[EffectValues, ...] = ()
     restraints: RestraintSummary | None = None
     absolute_structure: AbsoluteStructure | None = None
+    difference_map: DifferenceMap | None = None

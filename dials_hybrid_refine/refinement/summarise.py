@@ -16,6 +16,7 @@ from dials_hybrid_refine.models.hybrid import HybridModel
 from dials_hybrid_refine.models.structure import unphysical_parameters
 from dials_hybrid_refine.refinement.convergence import ConvergenceRow
 from dials_hybrid_refine.refinement.dataset import Dataset
+from dials_hybrid_refine.refinement.difference_map import difference_map
 from dials_hybrid_refine.refinement.effect_values import effect_values
 from dials_hybrid_refine.refinement.frame_statistics import FrameStatistics, frame_statistics
 from dials_hybrid_refine.refinement.frames import FrameFilter, Frames, frame_members
@@ -125,6 +126,7 @@ def summarise(
     frame_filter: FrameFilter,
     convergence: Sequence[ConvergenceRow] = (),
     effects: Sequence[NamedEffect] = (),
+    with_difference_map: bool = True,
 ) -> Result:
     """The Result of a refinement that has run.
 
@@ -172,6 +174,13 @@ def summarise(
     warnings = unphysical_parameters(structure)
     if model.absorption is not None:
         warnings += model.absorption.warnings(structure)
+    lacking = None
+    r_all = statistics.used.r_all
+    if with_difference_map and r_all is not None and state.status != "interrupted":
+        logger.info("Computing the difference map")
+        n = model.structure.n_parameters
+        hkl, wavelength = observations.hkl[used], data.scans[0].wavelength
+        lacking = difference_map(objective, structure, wavelength, hkl, r_all, covariance[:n, :n])
     return Result(
         status=state.status,
         structure=structure,
@@ -203,4 +212,5 @@ def summarise(
         else None,
         effects=effect_values(effects, objective.parameters(), normal, reduced_chi_square),
         restraints=summarise_restraints(model, normal, final.chi_square, int(used.sum())),
+        difference_map=lacking,
     )

@@ -9,6 +9,8 @@ import numpy as np
 from cctbx import adptbx
 from dials.util import tabulate
 
+from dials_hybrid_refine.refinement.difference_map import VOLT, DifferenceMap
+from dials_hybrid_refine.refinement.geometry import Geometry
 from dials_hybrid_refine.refinement.result import AbsorptionStrength, Iteration, Result
 from dials_hybrid_refine.refinement.statistics import DEFINITIONS
 
@@ -123,6 +125,41 @@ def structure_table(result: Result) -> str:
             u = adptbx.u_star_as_u_iso(cell, scatterer.u_star)
         rows.append([scatterer.label, *site, f"{u:.4f}", f"{scatterer.occupancy:.3f}"])
     return tabulate(rows, ["atom", "x", "y", "z", "U_eq", "occ."], disable_numparse=True)
+
+
+def bond_table(geometry: Geometry, most: int = 60) -> str:
+    """Bond lengths in Angstrom with their s.u., at most so many; the CIF has all."""
+    rows = [
+        [
+            "-".join(bond.labels),
+            _with_uncertainty(bond.value, bond.su or 0.0),
+            bond.symmetry[1] if bond.symmetry[1] != "." else "",
+        ]
+        for bond in geometry.bonds[:most]
+    ]
+    table = tabulate(rows, ["bond", "length (A)", "symmetry of 2nd"], disable_numparse=True)
+    left = len(geometry.bonds) - len(rows)
+    return table if not left else f"{table}\n... and {left} more, all in the CIF and the JSON"
+
+
+def difference_map_table(difference: DifferenceMap) -> str:
+    """The peaks of the difference map and its extremes."""
+    rows = [
+        [
+            " ".join(f"{x:.4f}" for x in peak.site),
+            f"{peak.height:.3f}",
+            f"{peak.height / difference.rms:.1f}" if difference.rms > 0 else "-",
+            f"{peak.distance:.2f} A from {peak.nearest}",
+        ]
+        for peak in difference.peaks
+    ]
+    table = tabulate(
+        rows, ["x y z", "height (e/A)", "/ r.m.s.", "nearest atom"], disable_numparse=True
+    )
+    return (
+        f"{table}\nHighest {difference.maximum:.3f}, lowest {difference.minimum:.3f}, r.m.s. "
+        f"{difference.rms:.3f} e/Angstrom (1 e/Angstrom = {VOLT:.2f} V)"
+    )
 
 
 def _with_uncertainty(value: float, su: float) -> str:
