@@ -31,6 +31,8 @@ _PLANAR_SUM = 345.0
 _AMIDE = (1.29, 1.40)
 #: Angstrom: longer bonds of carbon to C, N and O are contacts
 _LONGEST_BOND = 1.75
+#: Angstrom: atoms closer than this are no neighbours but alternatives
+_SHORTEST_BOND = 0.7
 #: Angstrom: hydrogen atoms of one group are 1.5 or more apart
 _SMALLEST_HH = 1.0
 
@@ -57,6 +59,9 @@ def generate(structure: xray.structure, disorder: Disorder) -> Generated:
         neighbours = [structure.scatterers()[bond.atom].element_symbol() for bond in table[i]]
         if element not in ("C", "N", "O") or "H" in neighbours:
             continue
+        if element == "C" and _is_next_to_alternatives(table[i], disorder):
+            failed.append(scatterer.label)
+            continue
         kind = missing_on_carbon(structure, i, table) if element == "C" else None
         if element == "N" and _is_amide(structure, i, table):
             kind = geometries.terminal_planar_xh2_sites
@@ -80,6 +85,12 @@ def generate(structure: xray.structure, disorder: Disorder) -> Generated:
             f"no hydrogen atoms could be placed on {', '.join(failed)}: put them into the model"
         )
     return Generated(result, disorder.extended(parents), added, notes)
+
+
+def _is_next_to_alternatives(bonds: list[Bond], disorder: Disorder) -> bool:
+    """Whether neighbours are alternatives of each other, or stand on one site."""
+    numbers = {disorder.conformers[bond.atom] for bond in bonds} if disorder.conformers else {0}
+    return len(numbers - {0}) > 1 or any(bond.length < _SHORTEST_BOND for bond in bonds)
 
 
 def _is_saturated(element: str, bonds: list[Bond], neighbours: list[str]) -> bool:

@@ -218,6 +218,21 @@ def test_group_without_the_symmetry_of_its_site_is_not_generated() -> None:
     assert "no hydrogen atoms could be placed on C1, C2" in generated.notes[-1]
 
 
+def test_hydrogens_next_to_disorder_are_not_guessed() -> None:
+    """C2 stands in two places, on which the hydrogen atoms of C1 depend; those of C2 are certain."""
+    structure = molecule(
+        [("C1", "C", (0, 0, 0)), ("C2", "C", (1.5, 0.25, 0)), ("C3", "C", (1.5, -0.25, 0))]
+    )
+    for scatterer in list(structure.scatterers())[1:]:
+        scatterer.occupancy = 0.5
+    generated = generate(structure, Disorder((0, 1, 2), (0, 0, 0)))
+    complete = generated.structure.scatterers()
+    assert [s.label[:2] for s in complete] == ["C1", "C2", "C3"] + 3 * ["H2"] + 3 * ["H3"]
+    assert complete[3].occupancy == 0.5
+    assert generated.disorder.conformers == (0, 1, 2, 1, 1, 1, 2, 2, 2)
+    assert "could be placed on C1:" in generated.notes[0]
+
+
 def test_neutron_distances_are_longer_than_those_of_x_rays() -> None:
     """Allen & Bruno (2010)."""
     assert neutron_distance("C", "secondary_planar_xh_site") == 1.083
