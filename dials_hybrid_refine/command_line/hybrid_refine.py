@@ -30,6 +30,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,7 @@ from dials_hybrid_refine.io.effect_plugins import (
     warn_of_broken,
 )
 from dials_hybrid_refine.io.experiments import scan_geometry
-from dials_hybrid_refine.io.output_files import check_outputs, write_atomically
+from dials_hybrid_refine.io.output_files import check_folder, check_outputs, write_atomically
 from dials_hybrid_refine.io.pets_frames import pets_frames
 from dials_hybrid_refine.io.refine_phil import REFINE_PHIL
 from dials_hybrid_refine.io.refined_cif import CifContext, refined_cif
@@ -83,7 +84,9 @@ from dials_hybrid_refine.refinement.refine import Controls
 from dials_hybrid_refine.refinement.result import Result
 from dials_hybrid_refine.refinement.thickness_course import STEPS_BEFORE_RESCAN
 from dials_hybrid_refine.report import log_tables
+from dials_hybrid_refine.report.html_report import ReportContext, plotly_javascript
 from dials_hybrid_refine.report.progress import show_iterations, stop_on_signal
+from dials_hybrid_refine.report.write_report import ReportFiles, report_writers, write_plot_files
 
 logger = logging.getLogger("dials.hybrid_refine")
 
@@ -203,8 +206,11 @@ def log_result(result: Result) -> None:
     logger.info("%s", log_tables.definitions())
 
 
-def write_output(params: Any, data: InputData, result: Result) -> None:
+def write_output(params: Any, data: InputData, result: Result, changed: str) -> None:
     """Write the files of the ``output`` scope.
+
+    Args:
+        changed: the parameters that were changed, for the report.
 
     Raises:
         ValueError: if a file cannot be written.
@@ -217,8 +223,12 @@ def write_output(params: Any, data: InputData, result: Result) -> None:
         with open(path, "w") as stream:
             refined_cif(result, context).show(out=stream)
 
+    content = summary(result, data.files, data.exclusion.counts, params.seed)
+    report = ReportFiles(output.html, output.plots_json, output.plots, output.plots_format)
+    date = datetime.now().strftime("%Y-%m-%d %H:%M")
+    report_context = ReportContext(changed, len(data.table), dials_version(), date)
+
     def write_json(path: str) -> None:
-        content = summary(result, data.files, data.exclusion.counts, params.seed)
         with open(path, "w") as stream:
             stream.write(as_text(content))
 
@@ -234,11 +244,29 @@ def write_output(params: Any, data: InputData, result: Result) -> None:
             lambda path: with_calculated(data.table, result, data.exclusion).as_file(path),
         ),
         ("summary", output.json, write_json),
+        *report_writers(report, result, content, report_context),
     ]
     for what, path, write in writers:
         if path is not None:
             logger.info("Saving the %s to %s", what, path)
             write_atomically(path, write)
+    if report.plots is not None:
+        logger.info("Saving the plots to %s", report.plots)
+        write_plot_files(report, result)
+
+
+def check_output(output: Any) -> None:
+    """Whether all output can be written, found out before hours of computing.
+
+    Raises:
+        ValueError: names the parameter and the remedy.
+    """
+    names = {f"output.{n}": p for n, p in vars(output).items() if not n.startswith("_")}
+    check_folder("output.plots", names.pop("output.plots"))
+    names.pop("output.plots_format")
+    check_outputs(names)
+    if output.html is not None:
+        plotly_javascript()
 
 
 def _correction_at(result: Result, scan: ScanGeometry) -> np.ndarray:
@@ -275,8 +303,7 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
     try:
         command, plugins = parse_with_effects(phil, usage, __doc__, arguments or ["-h"])
         _check_limits(command.params)
-        output = vars(command.params.output)
-        check_outputs({f"output.{n}": p for n, p in output.items() if not n.startswith("_")})
+        check_output(command.params.output)
         log.config(verbosity=command.verbosity, logfile=command.params.output.log)
         logger.info("%s, dials.hybrid_refine %s", dials_version(), __version__)
         if command.changed:
@@ -307,7 +334,7 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
                 frames=frames,
             )
         log_result(result)
-        write_output(command.params, data, result)
+        write_output(command.params, data, result, command.changed)
     except ValueError as error:
         raise Sorry(str(error)) from None
     except KeyboardInterrupt:  # before or after the refinement, which handles it itself

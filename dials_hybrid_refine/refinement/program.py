@@ -151,7 +151,7 @@ def run_refinement(
         if options.convergence and refinement.state.status != "interrupted":
             logger.info("Raising the limits of the calculation to see what changes")
             convergence = convergence_rows(data, model, fine, options.propagation)
-    return summarise(
+    result = summarise(
         refinement,
         data,
         options.weighting,
@@ -163,6 +163,7 @@ def run_refinement(
         convergence,
         effects,
     )
+    return replace(result, start=structure)
 
 
 def _sampling(

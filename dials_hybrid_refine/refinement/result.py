@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 from cctbx import xray
 
 from dials_hybrid_refine.diffraction.observations import Observations
+from dials_hybrid_refine.refinement.binned_agreement import BinnedAgreement
 from dials_hybrid_refine.refinement.convergence import ConvergenceRow
 from dials_hybrid_refine.refinement.effect_values import EffectValues
 from dials_hybrid_refine.refinement.frame_statistics import FrameStatistics
+from dials_hybrid_refine.refinement.rocking_curves import RockingCurve
 from dials_hybrid_refine.refinement.statistics import Agreement, MergedAgreement
 
 
@@ -65,6 +67,8 @@ class Profiles:
             include the priors, whose they are where the data say little; 0 where nothing is free.
         orientation: shape (b, 3), rotation vector in degrees, laboratory frame: g' = R g.
         scale: shape (b,), counts per incident electron and degree.
+        thickness_nodes, thickness_weight: shape (b, m), the distribution of thickness: nodes in
+            Angstrom and weights that sum to 1.
     """
 
     experiment: NDArray[np.int64]
@@ -75,6 +79,8 @@ class Profiles:
     thickness_std_su: NDArray[np.float64]
     orientation: NDArray[np.float64]
     scale: NDArray[np.float64]
+    thickness_nodes: NDArray[np.float64]
+    thickness_weight: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -122,7 +128,10 @@ class Result:
         mosaicity: standard deviation of orientations in degrees and its s.u., or None without.
         convergence: what raising the limits of the calculation does; empty if not asked for.
         effects: what the effects of other packages report.
-        warnings: sentences about parameters that came out unphysical.
+        warnings: sentences about parameters that came out unphysical, and why a fit may be bad.
+        start: the starting structure.
+        binned: agreement against angle, resolution and intensity.
+        rocking_curves: of the strongest and of the worst reflections.
     """
 
     status: str
@@ -144,3 +153,6 @@ class Result:
     convergence: tuple[ConvergenceRow, ...] = ()
     warnings: tuple[str, ...] = ()
     effects: tuple[EffectValues, ...] = ()
+    start: xray.structure | None = None
+    binned: BinnedAgreement | None = None
+    rocking_curves: tuple[RockingCurve, ...] = ()
