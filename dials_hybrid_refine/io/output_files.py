@@ -42,10 +42,9 @@ def check_folder(name: str, path: str | None) -> None:
         return
     if not path:
         raise ValueError(f"{name} is empty: give the name of a folder, or None for no files")
-    folder = Path(path).absolute()
-    if folder.exists() and not folder.is_dir():
+    if Path(path).is_file():
         raise ValueError(f"{name}={path} is a file: give the name of a folder")
-    _check_writable(name, str(folder / "x" if folder.exists() else folder))
+    _check_writable(name, f"{path}/x" if Path(path).is_dir() else path)
 
 
 def _check_writable(name: str, path: str) -> None:
