@@ -14,12 +14,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 
 from cctbx import crystal, sgtbx, xray
 from cctbx.sgtbx import cosets, lattice_symmetry
 
 from dials_hybrid_refine.diffraction.beams import BeamSelection
 from dials_hybrid_refine.models.choose import AbsorptionOptions, absorption_model
+from dials_hybrid_refine.models.effects import Effect
 from dials_hybrid_refine.models.hybrid import HybridModel
 from dials_hybrid_refine.models.structure import RefinedParameters, StructureModel
 from dials_hybrid_refine.refinement.dataset import Dataset, build_simulator
@@ -48,6 +50,9 @@ _LARGEST_SQUARE = 9.0
 #: R_obs above this share of that of shuffled intensities: model and data have little to do with each
 #: other. Wrong structures give 0.83 or 0.59 (Wilson (1950), Acta Cryst. 3, 397), refined ones less
 _UNRELATED = 0.8
+#: residuals above this, in robust standard deviations, are counted; as many more positive than negative
+#: ones as are said come by chance with this probability at most
+_LARGE, _CHANCE = 3.0, 1e-3
 #: relative changes of the cell that are tried
 _STRAINS = (-0.02, -0.01, -0.005, 0.005, 0.01, 0.02)
 #: ratios U'/U that are tried; those of light and heavy elements
@@ -166,7 +171,7 @@ class Diagnosis:
             model.thickness,
             model.orientation,
             absorption,
-            list(model.effects),
+            [effect for effect in model.effects if isinstance(effect, Effect)],
             model.mosaicity,
         )  # fmt: skip
 
@@ -247,10 +252,10 @@ class Diagnosis:
 
     def _extra_intensity(self, fit: Fit) -> str | None:
         """More large positive residuals than negative ones: something else diffracts, too."""
-        size = 3.0
-        more, fewer = int((fit.residual > size).sum()), int((fit.residual < -size).sum())
-        # the difference of two equally likely counts has the variance of their sum
-        if more - fewer <= _CLEAR * max(1, more + fewer) ** 0.5 or more <= 3 * fewer:
+        more = int((fit.residual > _LARGE).sum())
+        fewer = int((fit.residual < -_LARGE).sum())
+        chance = binomtest(more, more + fewer, alternative="greater").pvalue if more else 1.0
+        if chance > _CHANCE or more <= 3 * fewer:
             return None
         return (
             f"{more} reflections are far too strong and only {fewer} too weak: another crystal or ice may "

@@ -120,10 +120,12 @@ def test_missing_absorption():
 
 
 def test_overlapping_crystal():
-    """A quarter of the reflections holds intensity of another crystal."""
+    """A fifth of the reflections holds intensity of another crystal."""
     scan, observations = simulated()
     random = np.random.default_rng(1)
-    extra = random.exponential(5e3, len(observations)) * (random.random(len(observations)) < 1 / 4)
+    extra = (500 + random.exponential(2e3, len(observations))) * (
+        random.random(len(observations)) < 0.2
+    )
     found = sentences(scan, replace(observations, intensity=observations.intensity + extra))
     assert len(found) == 1 and "too strong" in found[0]
 
