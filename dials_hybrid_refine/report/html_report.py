@@ -40,6 +40,9 @@ _FURTHER = {
     _DETAILS: {"timing": "Time and size of the calculation"},
 }
 
+#: oldest release of plotly, as in setup.cfg
+_PLOTLY = 6
+
 #: quantities with an index, as the log writes them
 _SYMBOL = re.compile(r"\b(M?w?R2?|[IFUE])_(obs|all|calc|eq|o|c)\b")
 
@@ -94,17 +97,23 @@ def plotly_javascript() -> str:
     """The source of plotly.js.
 
     Raises:
-        ValueError: if it is not installed; Debian's python3-plotly comes without it.
+        ValueError: if the package plotly is missing or old; that of Debian 12 brings twice the size
+            and lacks some of what the layouts ask for.
     """
     try:
+        import plotly
         from plotly.offline import get_plotlyjs
-
-        source: str = get_plotlyjs()
-    except (ImportError, OSError):
+    except ImportError:
+        version = None
+    else:
+        version = str(plotly.__version__)
+    if version is None or int(version.split(".")[0]) < _PLOTLY:
+        found = "it is not installed" if version is None else f"this is {version}"
         raise ValueError(
-            "output.html needs plotly.js of the Python package plotly: install it with "
-            "'pip install \"plotly>=6\"', or give output.html=None for no page"
-        ) from None
+            f"output.html needs the Python package plotly {_PLOTLY} or newer ({found}): run "
+            f"'pip install \"plotly>={_PLOTLY}\"', or give output.html=None for no page"
+        )
+    source: str = get_plotlyjs()
     return source
 
 
