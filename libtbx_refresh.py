@@ -15,5 +15,6 @@ except ModuleNotFoundError:
 else:
     nag()  # asks developers for the pre-commit hooks; does nothing outside a git checkout
 
-if importlib.util.find_spec("torch") is None:
-    print("dials_hybrid_refine needs PyTorch: conda install pytorch")
+for module, name, package in (("torch", "PyTorch", "pytorch"), ("plotly", "plotly", "plotly")):
+    if importlib.util.find_spec(module) is None:
+        print(f"dials_hybrid_refine needs {name}: conda install {package}")

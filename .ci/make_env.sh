@@ -63,6 +63,15 @@ if ! has_dials "$venv/bin/python"; then
         stop "DIALS cannot be imported in a virtual environment made with $python: '$venv/bin/python -c \"import dials.array_family.flex\"' shows why"
 fi
 
+# The tests of the report open it in a browser. Without one they are skipped.
+if ! { command -v chromium && command -v chromedriver; } >/dev/null 2>&1; then
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        install_debian_packages chromium chromium-driver
+    else
+        say "no chromium and chromedriver were found: the tests that open the report will be skipped"
+    fi
+fi
+
 pip_install() { "$venv/bin/python" -m pip install -qq --disable-pip-version-check "$@"; }
 
 if ! "$venv/bin/python" -c "import torch" >/dev/null 2>&1; then

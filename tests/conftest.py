@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch  # noqa: F401  before DIALS, whose libomptbx would limit torch to one thread
+from browser import Browser
 
 CI = os.environ.get("CI") == "true"
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -46,6 +49,19 @@ def core_dictionary(shared):
     from core_dictionary import CoreDictionary
 
     return CoreDictionary(shared / "dictionaries" / "cif_core.dic")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Headless Chromium."""
+    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not (program and driver and importlib.util.find_spec("selenium")):
+        message = "this test needs chromium, chromedriver and selenium: make env installs them"
+        if CI:
+            pytest.fail(message)
+        pytest.skip(message)
+    with Browser(program, driver) as opened:
+        yield opened
 
 
 @pytest.fixture

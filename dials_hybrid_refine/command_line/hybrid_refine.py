@@ -32,6 +32,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,7 @@ import torch
 import iotbx.phil
 from dials.array_family import flex
 from dials.util import show_mail_handle_errors
+from dials.util.version import dials_version
 from dxtbx.model import Experiment, ExperimentList
 from smtbx.refinement.constraints import InvalidConstraint
 
@@ -72,7 +74,7 @@ from dials_hybrid_refine.io.effect_plugins import (
     warn_of_broken,
 )
 from dials_hybrid_refine.io.experiments import cell_uncertainties, scan_geometry
-from dials_hybrid_refine.io.output_files import write_atomically
+from dials_hybrid_refine.io.output_files import check_folder, check_outputs, write_atomically
 from dials_hybrid_refine.io.pets_frames import pets_frames
 from dials_hybrid_refine.io.refine_phil import REFINE_PHIL
 from dials_hybrid_refine.io.refined_experiments import follow_hand, with_orientation_correction
@@ -102,8 +104,10 @@ from dials_hybrid_refine.refinement.result import Result
 from dials_hybrid_refine.refinement.thickness_course import STEPS_BEFORE_RESCAN
 from dials_hybrid_refine.report import log_tables
 from dials_hybrid_refine.report.absolute_structure_table import absolute_structure_table
+from dials_hybrid_refine.report.html_report import ReportContext, plotly_javascript
 from dials_hybrid_refine.report.progress import show_iterations, stop_on_signal
 from dials_hybrid_refine.report.restraint_table import restraint_table
+from dials_hybrid_refine.report.write_report import ReportFiles, report_writers, write_plot_files
 
 logger = logging.getLogger("dials.hybrid_refine")
 
@@ -277,17 +281,25 @@ def measurement_of(params: Any, data: InputData) -> Measurement:
 
 
 def write_output(
-    params: Any, options: RefinementOptions, data: InputData, result: Result, geometry: Geometry
+    command: CommandInput,
+    options: RefinementOptions,
+    data: InputData,
+    result: Result,
+    geometry: Geometry,
 ) -> None:
     """Write the files of the ``output`` scope.
 
     Raises:
         ValueError: if a file cannot be written.
     """
+    params = command.params
     output = params.output
+    content = summary(result, data.files, data.exclusion.counts, params.seed, geometry)
+    report = ReportFiles(output.html, output.plots_json, output.plots, output.plots_format)
+    date = datetime.now().strftime("%Y-%m-%d %H:%M")
+    report_context = ReportContext(command.changed, len(data.table), dials_version(), date)
 
     def write_json(path: str) -> None:
-        content = summary(result, data.files, data.exclusion.counts, params.seed, geometry)
         with open(path, "w") as stream:
             stream.write(as_text(content))
 
@@ -307,6 +319,7 @@ def write_output(
             lambda path: with_calculated(data.table, result, data.exclusion).as_file(path),
         ),
         ("summary", output.json, write_json),
+        *report_writers(report, result, content, report_context),
     ]
     lacking = result.difference_map
     if lacking is not None:
@@ -322,6 +335,23 @@ def write_output(
         if path is not None:
             logger.info("Saving the %s to %s", what, path)
             write_atomically(path, write)
+    if report.plots is not None:
+        logger.info("Saving the plots to %s", report.plots)
+        write_plot_files(report, result)
+
+
+def check_output(output: Any) -> None:
+    """Whether all output can be written, found out before hours of computing.
+
+    Raises:
+        ValueError: names the parameter and the remedy.
+    """
+    names = {f"output.{n}": p for n, p in vars(output).items() if not n.startswith("_")}
+    check_folder("output.plots", names.pop("output.plots"))
+    names.pop("output.plots_format")
+    check_outputs(names)
+    if output.html is not None:
+        plotly_javascript()
 
 
 def _correction_at(result: Result, scan: ScanGeometry) -> np.ndarray:
@@ -363,7 +393,7 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
     with errors_for_users():
         command, plugins = parse_with_effects(phil, usage, __doc__, arguments or ["-h"])
         _check_limits(command.params)
-        start(command, "dials.hybrid_refine")
+        start(command, "dials.hybrid_refine", check_output)
         warn_of_broken(plugins)
         data = read_input(command)
         check_formats(command.params, data.model)
@@ -397,7 +427,7 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
             )
         geometry = refined_geometry(result, data.experiment)
         log_result(result, geometry)
-        write_output(command.params, options, data, result, geometry)
+        write_output(command, options, data, result, geometry)
     if result.status == "interrupted":
         sys.exit(130)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from dials.util import log
 from dials.util.version import dials_version
@@ -16,17 +17,28 @@ from dials_hybrid_refine.io.command_input import CommandInput
 from dials_hybrid_refine.io.output_files import check_outputs
 
 
-def start(command: CommandInput, program: str) -> None:
+def check_output_files(output: Any) -> None:
+    """Whether all files of a scope ``output`` can be written.
+
+    Raises:
+        ValueError: names the parameter and the remedy.
+    """
+    check_outputs({f"output.{n}": p for n, p in vars(output).items() if not n.startswith("_")})
+
+
+def start(
+    command: CommandInput, program: str, check: Callable[[Any], None] = check_output_files
+) -> None:
     """Check the files of the scope ``output``, open the log, state versions and changed parameters.
 
     Args:
         program: as users call it, which is also the name of its logger.
+        check: of the scope ``output``.
 
     Raises:
         ValueError: for a file that cannot be written.
     """
-    output = vars(command.params.output)
-    check_outputs({f"output.{n}": p for n, p in output.items() if not n.startswith("_")})
+    check(command.params.output)
     log.config(verbosity=command.verbosity, logfile=command.params.output.log)
     logger = logging.getLogger(program)
     logger.info("%s, %s %s", dials_version(), program, __version__)

@@ -32,6 +32,21 @@ def check_outputs(outputs: Mapping[str, str | None]) -> None:
         seen[target] = name
 
 
+def check_folder(name: str, path: str | None) -> None:
+    """Whether a folder (or None) can be made or written to.
+
+    Raises:
+        ValueError: names the parameter, the path and what is wrong with it.
+    """
+    if path is None:
+        return
+    if not path:
+        raise ValueError(f"{name} is empty: give the name of a folder, or None for no files")
+    if Path(path).is_file():
+        raise ValueError(f"{name}={path} is a file: give the name of a folder")
+    _check_writable(name, f"{path}/x" if Path(path).is_dir() else path)
+
+
 def _check_writable(name: str, path: str) -> None:
     folder = Path(path).absolute().parent
     try:

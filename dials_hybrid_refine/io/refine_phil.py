@@ -313,6 +313,19 @@ output {
   map_coefficients = None
     .type = path
     .help = "Coefficients of the difference map, as MTZ."
+  html = dials.hybrid_refine.html
+    .type = path
+    .help = "A page with the result, its plots and tables, that opens without a network."
+  plots = None
+    .type = path
+    .help = "A folder for the plots as files; it is made if need be. It must not be a file."
+  plots_format = *png svg pdf
+    .type = choice
+    .help = "Format of the plots in that folder."
+    .expert_level = 1
+  plots_json = None
+    .type = path
+    .help = "The data and layouts of the plots as JSON for plotly, by name, as dials.report writes it."
   log = dials.hybrid_refine.log
     .type = path
 }

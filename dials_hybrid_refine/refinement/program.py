@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -34,6 +34,7 @@ from dials_hybrid_refine.refinement.convergence import (
     convergence_rows,
 )
 from dials_hybrid_refine.refinement.dataset import Dataset
+from dials_hybrid_refine.refinement.diagnosis import Diagnosis, is_poor
 from dials_hybrid_refine.refinement.frames import Frames, choose_frames
 from dials_hybrid_refine.refinement.held_out import (
     choose_held_out,
@@ -53,6 +54,7 @@ from dials_hybrid_refine.refinement.settings import (
     derivative_selection,
     fine_selection,
 )
+from dials_hybrid_refine.refinement.statistics import OBSERVED_LIMIT
 from dials_hybrid_refine.refinement.summarise import summarise
 from dials_hybrid_refine.refinement.thickness_course import (
     coarse_end,
@@ -181,11 +183,37 @@ def run_refinement(
             options.difference_map,
         )
 
-    result = summary_of(refinement)
+    result = replace(summary_of(refinement), start=structure)
     if result.status == "interrupted":
         return result
+    questions = _questions(refinement, data, structure, options, coarse, result)
+    result = replace(result, warnings=(*result.warnings, *questions))
     hand_test = HandTest(refinement, data, fine, options.weighting.instability)
     return with_hand(result, options.absolute_structure, hand_test, summary_of)
+
+
+def _questions(
+    refinement: Refinement,
+    data: Dataset,
+    start: xray.structure,
+    options: RefinementOptions,
+    coarse: Callable[[float], BeamSelection],
+    result: Result,
+) -> tuple[str, ...]:
+    """Why the fit may be bad, if it is."""
+    used = ~result.held_out & ~result.rejected
+    observations = data.observations
+    observed = used & (observations.intensity > OBSERVED_LIMIT * observations.sigma)
+    intensity, sigma = observations.intensity[observed], observations.sigma[observed]
+    if result.status == "interrupted" or not is_poor(
+        result.statistics.used.r_obs, intensity, sigma
+    ):
+        return ()
+    logger.info("The fit is poor: trying other hands, settings, thicknesses, cells and absorption")
+    thickness = float(result.profiles.thickness_mean.mean())
+    rejected = refinement.state.rejected
+    diagnosis = Diagnosis(data, refinement.state.model, start, options, coarse, thickness, rejected)
+    return tuple(diagnosis.sentences())
 
 
 def _sampling(

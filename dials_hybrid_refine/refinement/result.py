@@ -11,11 +11,13 @@ from cctbx import xray
 
 from dials_hybrid_refine.diffraction.observations import Observations
 from dials_hybrid_refine.refinement.absolute_structure import AbsoluteStructure
+from dials_hybrid_refine.refinement.binned_agreement import BinnedAgreement
 from dials_hybrid_refine.refinement.convergence import ConvergenceRow
 from dials_hybrid_refine.refinement.difference_map import DifferenceMap
 from dials_hybrid_refine.refinement.effect_values import EffectValues
 from dials_hybrid_refine.refinement.frame_statistics import FrameStatistics
 from dials_hybrid_refine.refinement.restraint_summary import RestraintSummary
+from dials_hybrid_refine.refinement.rocking_curves import RockingCurve
 from dials_hybrid_refine.refinement.statistics import Agreement, MergedAgreement
 
 
@@ -68,6 +70,8 @@ class Profiles:
             include the priors, whose they are where the data say little; 0 where nothing is free.
         orientation: shape (b, 3), rotation vector in degrees, laboratory frame: g' = R g.
         scale: shape (b,), counts per incident electron and degree.
+        thickness_nodes, thickness_weight: shape (b, m), the distribution of thickness: nodes in
+            Angstrom and weights that sum to 1.
     """
 
     experiment: NDArray[np.int64]
@@ -78,6 +82,8 @@ class Profiles:
     thickness_std_su: NDArray[np.float64]
     orientation: NDArray[np.float64]
     scale: NDArray[np.float64]
+    thickness_nodes: NDArray[np.float64]
+    thickness_weight: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -127,8 +133,12 @@ class Result:
         effects: what the effects of other packages report.
         restraints: of the structure, None without.
         difference_map: what the potential has and the model lacks; None if not asked for.
-        warnings: sentences about parameters that came out unphysical, and about the hand.
+        warnings: sentences about parameters that came out unphysical, about the hand, and why a fit
+            may be bad.
         absolute_structure: the comparison with the inverse, or None where there was none.
+        start: the starting structure.
+        binned: agreement against angle, resolution and intensity.
+        rocking_curves: of the strongest and of the worst reflections.
     """
 
     status: str
@@ -153,3 +163,6 @@ class Result:
     restraints: RestraintSummary | None = None
     absolute_structure: AbsoluteStructure | None = None
     difference_map: DifferenceMap | None = None
+    start: xray.structure | None = None
+    binned: BinnedAgreement | None = None
+    rocking_curves: tuple[RockingCurve, ...] = ()

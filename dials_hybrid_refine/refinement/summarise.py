@@ -9,11 +9,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cctbx import xray
+
 from dials_hybrid_refine.diffraction.beams import BeamSelection
 from dials_hybrid_refine.diffraction.propagation import PropagationSettings
 from dials_hybrid_refine.models.effects import NamedEffect, ScaledAbsorption
 from dials_hybrid_refine.models.hybrid import HybridModel
 from dials_hybrid_refine.models.structure import unphysical_parameters
+from dials_hybrid_refine.refinement.binned_agreement import binned_agreement
 from dials_hybrid_refine.refinement.convergence import ConvergenceRow
 from dials_hybrid_refine.refinement.dataset import Dataset
 from dials_hybrid_refine.refinement.difference_map import difference_map
@@ -35,10 +38,14 @@ from dials_hybrid_refine.refinement.result import (
     Statistics,
     Timing,
 )
+from dials_hybrid_refine.refinement.rocking_curves import rocking_curves, strongest_and_worst
 from dials_hybrid_refine.refinement.statistics import agreement, merged_agreement
 from dials_hybrid_refine.refinement.weights import Weighting, residual_spread, variances
 
 _Array = NDArray[np.float64]
+
+#: rocking curves shown of the strongest reflections and of the worst ones
+_CURVES = 6
 
 logger = logging.getLogger("dials.hybrid_refine.summarise")
 
@@ -61,6 +68,8 @@ def _profiles(
         thickness_std_su=std_su.numpy(),
         orientation=np.degrees(vectors.numpy()),
         scale=scales.numpy(),
+        thickness_nodes=distribution.thickness.numpy(),
+        thickness_weight=distribution.weight.numpy(),
     )
 
 
@@ -100,6 +109,12 @@ def _exponential(
     refined = [p for p in model.parameters() if p.requires_grad]
     (column,) = places_of([logarithm], refined)
     return value, value * float(np.sqrt(max(0.0, covariance[column, column])))
+
+
+def _inverse_spacing(structure: xray.structure, hkl: NDArray[np.int64]) -> _Array:
+    """1/d in 1/Angstrom of reflections (n, 3)."""
+    fraction = np.array(structure.unit_cell().fractionalization_matrix()).reshape(3, 3)
+    return np.asarray(np.linalg.norm(hkl @ fraction, axis=1))
 
 
 def _frame_statistics(
@@ -181,6 +196,10 @@ def summarise(
         n = model.structure.n_parameters
         hkl, wavelength = observations.hkl[used], data.scans[0].wavelength
         lacking = difference_map(objective, structure, wavelength, hkl, r_all, covariance[:n, :n])
+    spread = residual_spread(residual, used)
+    shown = strongest_and_worst(
+        observations.intensity, residual, (integrated > 0) & ~data.held_out, _CURVES
+    )
     return Result(
         status=state.status,
         structure=structure,
@@ -192,7 +211,7 @@ def summarise(
         calculated=calculated,
         scale=scale,
         weight=1 / (variance * state.spread**2),
-        residual=residual / residual_spread(residual, used),
+        residual=residual / spread,
         statistics=statistics,
         convergence=tuple(convergence),
         profiles=_profiles(objective, model, final.scales, of_thickness),
@@ -213,4 +232,13 @@ def summarise(
         effects=effect_values(effects, objective.parameters(), normal, reduced_chi_square),
         restraints=summarise_restraints(model, normal, final.chi_square, int(used.sum())),
         difference_map=lacking,
+        binned=binned_agreement(
+            observations,
+            calculated,
+            used,
+            data.held_out,
+            _inverse_spacing(structure, observations.hkl),
+            min(scan.image_width for scan in data.scans),
+        ),
+        rocking_curves=rocking_curves(objective.simulator, model, scale, shown),
     )

@@ -22,6 +22,7 @@ WRITTEN = {
     "hybrid_refined.cif",
     "hybrid_refined.expt",
     "hybrid_refined.refl",
+    "dials.hybrid_refine.html",
     "dials.hybrid_refine.json",
     "dials.hybrid_refine.log",
 }
@@ -88,7 +89,7 @@ def test_a_run_that_ends_well(call, files):
     log = (files / "dials.hybrid_refine.log").read_text()
     for text in ("coarse_steps = 2", "R_obs", "Status: ", "hybrid_refined.cif"):
         assert text in process.stdout and text in log
-    assert process.stdout.count("Saving the ") == 4
+    assert process.stdout.count("Saving the ") == 5
 
 
 def read_all(folder):

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from browser import Browser, check_page
 
 from dials_hybrid_refine.command_line import hybrid_refine
 from dials_hybrid_refine.io.structure import read_structure
@@ -41,6 +42,7 @@ def _refine(folder: Path, data: Path, model: Path, *arguments: str) -> dict[str,
             ("experiments", "refined.expt"),
             ("reflections", "refined.refl"),
             ("json", "summary.json"),
+            ("html", "report.html"),
             ("log", "refine.log"),
         )
     ]
@@ -58,11 +60,14 @@ def _refine(folder: Path, data: Path, model: Path, *arguments: str) -> dict[str,
 
 
 @pytest.fixture(scope="session")
-def refined(
-    quartz: Path, shared: Path, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, dict[str, Any]]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where each refinement has a folder of its own."""
+    return tmp_path_factory.mktemp("quartz")
+
+
+@pytest.fixture(scope="session")
+def refined(quartz: Path, shared: Path, folder: Path) -> dict[str, dict[str, Any]]:
     """Summaries by starting model; the hand is tested with the first."""
-    folder = tmp_path_factory.mktemp("quartz")
     models = shared / "paper" / "quartz"
     untested = "absolute_structure.test=False"
     return {
@@ -154,3 +159,18 @@ def _check_hand(found: dict[str, Any], preferred: str, group: str) -> None:
     assert (found["preferred"], found["space_group"], found["clear"]) == (preferred, group, True)
     assert sign * (found["r_obs_inverted"] - found["r_obs"]) > 0.005
     assert sign * (found["loss_inverted"] - found["loss"]) > 100
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_report(
+    refined: dict[str, dict[str, Any]], folder: Path, browser: Browser, width: int
+) -> None:
+    """The page of real data: all plots drawn and legible, nothing asked for, below 10 MB."""
+    page = folder / "kinematical" / "report.html"
+    assert page.stat().st_size < 10e6
+    names = check_page(browser, page, width)
+    assert len(names) >= 28
+    assert {"thickness_distribution", "structure_view", "r_by_angle"} <= names
+    shown = browser.driver.find_element("id", "summary").text
+    r_obs = refined["kinematical"]["statistics"]["r_obs"]
+    assert f"{100 * r_obs:.2f} %" in shown

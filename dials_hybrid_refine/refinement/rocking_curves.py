@@ -1,0 +1,92 @@
+"""Simulated rocking curves of a few reflections, for people to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dials_hybrid_refine.diffraction.simulator import Simulator
+from dials_hybrid_refine.models.hybrid import HybridModel
+
+
+@dataclass(frozen=True)
+class RockingCurve:
+    """The calculated intensity of one reflection as the crystal turns.
+
+    Attributes:
+        observation: index of the observation.
+        kind: "strongest" or "worst".
+        phi: shape (n,), degrees, increasing: the simulated tilts, which reach beyond the window.
+        intensity: shape (n,), counts per degree; its integral over the window is the calculated
+            intensity, but for the tails where the beam is far from the Ewald sphere (0 here).
+    """
+
+    observation: int
+    kind: str
+    phi: NDArray[np.float64]
+    intensity: NDArray[np.float64]
+
+
+def strongest_and_worst(
+    intensity: NDArray[np.float64],
+    residual: NDArray[np.float64],
+    is_calculated: NDArray[np.bool_],
+    number: int,
+) -> dict[int, str]:
+    """Which reflections to show: the strongest, then the worst that are not among them.
+
+    Args:
+        intensity, residual, is_calculated: shape (n,); reflections without a calculated intensity have
+            no curve.
+        number: of each kind, at most.
+
+    Returns:
+        Index -> "strongest" or "worst", in order.
+    """
+    candidates = np.flatnonzero(is_calculated)
+    strongest = candidates[np.argsort(-intensity[candidates], kind="stable")[:number]]
+    rest = np.setdiff1d(candidates, strongest)
+    worst = rest[np.argsort(-np.abs(residual[rest]), kind="stable")[:number]]
+    return {
+        **{int(i): "strongest" for i in strongest},
+        **{int(i): "worst" for i in worst},
+    }
+
+
+def rocking_curves(
+    simulator: Simulator,
+    model: HybridModel,
+    scale: NDArray[np.float64],
+    chosen: Mapping[int, str],
+) -> tuple[RockingCurve, ...]:
+    """The curves of chosen observations, for one evaluation of the simulation.
+
+    Args:
+        scale: shape (n,), counts per fraction of the incident beam and degree.
+        chosen: index of the observation -> kind.
+
+    Returns:
+        One for each chosen observation that has a beam on in its window.
+    """
+    with torch.no_grad():
+        curves = simulator.rocking_curves(model.atoms(), model.physical_models())
+    wanted = torch.tensor(list(chosen), dtype=torch.int64)
+    pieces: dict[int, list[tuple[NDArray, NDArray]]] = {i: [] for i in chosen}
+    for batch, curve in zip(simulator.batches, curves):
+        for pair in torch.isin(batch.pair_observation, wanted).nonzero()[:, 0].tolist():
+            block, row = int(batch.pair_block[pair]), int(batch.pair_row[pair])
+            phi = batch.phi[block].numpy()
+            values = curve[block, row].detach().cpu().double().numpy()
+            pieces[int(batch.pair_observation[pair])].append((phi, values))
+    result = []
+    for i, found in pieces.items():
+        if found:
+            # a block that two segments of the scan share comes twice
+            phi, first = np.unique(np.concatenate([p for p, _ in found]), return_index=True)
+            values = np.concatenate([v for _, v in found])[first]
+            result.append(RockingCurve(i, chosen[i], phi, values * scale[i]))
+    return tuple(result)
