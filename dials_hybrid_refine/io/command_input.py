@@ -128,9 +128,12 @@ def _choose_none(params: Any, scope: libtbx.phil.scope) -> None:
     for definition in scope.all_definitions():
         choices = [word.value.lstrip("*") for word in definition.object.words]
         is_choice = str(definition.object.type) == "choice"
-        if is_choice and "none" in choices and _value_of(params, definition.path) is None:
-            parent, _, name = definition.path.rpartition(".")
-            setattr(_value_of(params, parent) if parent else params, name, "none")
+        if not (is_choice and "none" in choices):
+            continue
+        parent, _, name = definition.path.rpartition(".")
+        for scope_extract in _values_of(params, parent) if parent else [params]:
+            if getattr(scope_extract, name) is None:
+                setattr(scope_extract, name, "none")
 
 
 def _check_values(params: Any, scope: libtbx.phil.scope) -> None:
@@ -144,20 +147,29 @@ def _check_values(params: Any, scope: libtbx.phil.scope) -> None:
         name = definition.path
         if definition.object.multiple or name.startswith(("input.", "output.")):
             continue
-        value, default = _value_of(params, name), _value_of(defaults, name)
-        if (value is None and default is not None) or (
-            value is libtbx.Auto and default is not libtbx.Auto
-        ):
-            raise ValueError(f"{name} cannot be {value}: it takes {_described(definition.object)}")
-        for number in value if isinstance(value, list) else [value]:
-            if isinstance(number, float) and not math.isfinite(number):
-                raise ValueError(f"{name}={number} is not a finite number: give one")
+        default = _values_of(defaults, name)[0]
+        for value in _values_of(params, name):
+            if (value is None and default is not None) or (
+                value is libtbx.Auto and default is not libtbx.Auto
+            ):
+                takes = _described(definition.object)
+                raise ValueError(f"{name} cannot be {value}: it takes {takes}")
+            for number in value if isinstance(value, list) else [value]:
+                if isinstance(number, float) and not math.isfinite(number):
+                    raise ValueError(f"{name}={number} is not a finite number: give one")
 
 
-def _value_of(params: Any, path: str) -> Any:
+def _values_of(params: Any, path: str) -> list[Any]:
+    """The value of a parameter in each of the scopes it stands in: one, unless a scope is multiple."""
+    found = [params]
     for name in path.split("."):
-        params = getattr(params, name)
-    return params
+        values = [getattr(scope, name) for scope in found]
+        found = [
+            one
+            for value in values
+            for one in (value if isinstance(value, libtbx.phil.scope_extract_list) else [value])
+        ]
+    return found
 
 
 def _described(definition: Any) -> str:
