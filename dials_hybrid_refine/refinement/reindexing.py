@@ -84,6 +84,13 @@ def reindexing_operators(symmetry: crystal.symmetry) -> list[sgtbx.change_of_bas
     ]
 
 
+def before_reindexing(
+    structure: xray.structure, operator: sgtbx.change_of_basis_op
+) -> xray.structure:
+    """The structure that has at h the structure factor that ``structure`` has at operator.apply(h)."""
+    return structure.change_basis(operator.inverse())
+
+
 def better_setting(
     model: HybridModel,
     data: Dataset,
@@ -120,8 +127,7 @@ def better_setting(
         return float(scan.chi_square.min())
 
     reference = chi_square(structure)
-    # what the data would show after reindexing, this structure shows before
-    shares = [chi_square(structure.change_basis(op.inverse())) / reference for op in operators]
+    shares = [chi_square(before_reindexing(structure, op)) / reference for op in operators]
     logger.info("chi^2 relative to the present setting: %s", _listed(names, shares))
     best = int(np.argmin(shares))
     if shares[best] > _CLEARLY_BETTER:

@@ -62,6 +62,7 @@ def recovered(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any],
             f"output.log={folder / 'refine.log'}",
             "output.experiments=None",
             "output.reflections=None",
+            "absolute_structure.test=False",
         ]
     )
     return json.loads((folder / "summary.json").read_text()), structure

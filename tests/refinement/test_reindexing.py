@@ -21,7 +21,10 @@ from dials_hybrid_refine.models.thickness.given import GivenThickness
 from dials_hybrid_refine.refinement.options import BeamOptions, RefinementOptions
 from dials_hybrid_refine.refinement.program import run_refinement
 from dials_hybrid_refine.refinement.refine import Schedule
-from dials_hybrid_refine.refinement.reindexing import reindexing_operators
+from dials_hybrid_refine.refinement.reindexing import (
+    before_reindexing,
+    reindexing_operators,
+)
 
 ONE_THREAD = PropagationSettings(n_threads=1)
 
@@ -52,12 +55,18 @@ def test_operators(cell, group, n_others):
         assert changed == pytest.approx(cell, rel=0.02)
     structure = make_structure(cell, group, [("Ca", (0.137, 0.212, 0.083), 0.01, 1.0),
                                              ("O", (0.312, 0.071, 0.438), 0.02, 0.7)])  # fmt: skip
-    hkl = flex.miller_index([(3, 1, 2), (1, 2, 4), (2, 1, 3), (4, 2, 0)])
+    # absent in neither I nor R
+    hkl = flex.miller_index([(4, 2, 2), (2, 4, -2), (2, 6, 2), (6, 4, 2)])
     seen = []
     for operator in [sgtbx.change_of_basis_op(), *operators]:
         wanted = miller.set(symmetry, operator.apply(hkl), anomalous_flag=True)
         f = wanted.structure_factors_from_scatterers(structure, "direct").f_calc()
         seen.append(np.abs(np.array(f.data())))
+        before = before_reindexing(structure, operator)
+        present = miller.set(before.crystal_symmetry(), hkl, anomalous_flag=True)
+        f = present.structure_factors_from_scatterers(before, "direct").f_calc()
+        # within what a pseudo-symmetric cell changes of |h|
+        assert np.abs(np.array(f.data())) == pytest.approx(seen[-1], rel=0.05)
     for one, other in combinations(seen, 2):
         assert np.abs(one - other).max() > 0.01 * max(one)
 
