@@ -218,45 +218,6 @@ def test_values_are_those_of_cctbx(structure, kind: str) -> None:
         assert m.value - (m.target or 0.0) == pytest.approx(m.deviation, abs=1e-12)
 
 
-@pytest.mark.parametrize("name", ["equal_distance", "similar_displacements", "isotropic_displacements"])  # fmt: skip
-def test_why_the_rows_of_smtbx_are_not_used(structure, name: str) -> None:
-    """Its design matrix is not the derivative of its own deltas; if that changes, use it."""
-    from smtbx.refinement.restraints import manager
-
-    proxies = {
-        "equal_distance": (
-            "bond_similarity",
-            geometry_restraints.shared_bond_similarity_proxy(),
-            geometry_restraints.bond_similarity_proxy(i_seqs=[(0, 1), (2, 3)], weights=(1.0, 1.0)),
-        ),
-        "similar_displacements": (
-            "adp_similarity",
-            adp_restraints.shared_adp_similarity_proxy(),
-            adp_restraints.adp_similarity_proxy(i_seqs=(0, 1), weight=1.0),
-        ),
-        "isotropic_displacements": (
-            "isotropic_adp",
-            adp_restraints.shared_isotropic_adp_proxy(),
-            adp_restraints.isotropic_adp_proxy(i_seqs=(0,), weight=1.0),
-        ),
-    }
-    kind, shared, proxy = proxies[name]
-    shared.append(proxy)
-    restraints = manager(**{f"{kind}_proxies": shared})
-    model = StructureModel(structure, RefinedParameters())
-
-    def equations(shift: float):
-        with torch.no_grad():
-            model.shifts[:] = shift
-            current = model.current_structure()
-        found = restraints.build_linearised_eqns(current, current.parameter_map())
-        return np.array(found.deltas), found.design_matrix.as_dense_matrix().as_numpy_array()
-
-    rows = equations(0.0)[1] @ model.jacobian().T @ np.ones(model.n_parameters)
-    differences = (equations(1e-5)[0] - equations(-1e-5)[0]) / 2e-5
-    assert np.abs(np.abs(rows) - np.abs(differences)).max() > 0.1 * np.abs(differences).max()
-
-
 def test_planes_of_regular_rings_have_finite_rows_that_leave_rigid_motions_free() -> None:
     """A regular hexagon: the two eigenvalues in the plane are equal to round-off."""
     structure = nitrobenzene()
