@@ -20,8 +20,6 @@ from dials_hybrid_refine.io.cif_atoms import hydrogen_treatment
 from dials_hybrid_refine.io.cif_experiment import PETS2, MeasuredCell, Measurement, measured_cell
 from dials_hybrid_refine.io.cif_refinement import (
     RefinementModel,
-    absolute_structure_items,
-    difference_potential_items,
 )
 from dials_hybrid_refine.io.cif_reflections import measured_reflections, merged_reflections
 from dials_hybrid_refine.io.cif_text import measured
@@ -31,6 +29,8 @@ from dials_hybrid_refine.io.refined_cif import CifContext, refined_cif
 from dials_hybrid_refine.io.structure import read_structure
 from dials_hybrid_refine.io.summary_json import InputFiles, summary
 from dials_hybrid_refine.models.structure import RefinedParameters
+from dials_hybrid_refine.refinement.absolute_structure import AbsoluteStructure
+from dials_hybrid_refine.refinement.difference_map import DifferenceMap
 from dials_hybrid_refine.refinement.effect_values import EffectValues
 from dials_hybrid_refine.refinement.result import AbsorptionStrength
 from dials_hybrid_refine.refinement.weights import Weighting
@@ -74,6 +74,28 @@ def check(text, value, su):
 # -- dictionary ------------------------------------------------------------------------------------
 
 
+HAND = AbsoluteStructure(
+    z_score=5.31,
+    probability=1.0,
+    n_compared=200,
+    n_closer=138,
+    z_score_all=4.2,
+    r_obs=0.05,
+    r_obs_inverted=0.08,
+    r_all=0.07,
+    r_all_inverted=0.1,
+    r_obs_held_out=None,
+    r_obs_held_out_inverted=None,
+    loss=200.0,
+    loss_inverted=300.0,
+    space_group="P 21",
+    space_group_inverted="P 21",
+    is_chiral=True,
+    status_inverted="converged",
+    seconds=1.0,
+)
+
+
 def everything(result):
     """The result with all that may be in a CIF, and the context that goes with it."""
     result = replace(
@@ -86,6 +108,10 @@ def everything(result):
                 "decay", "pkg", "1", {"rate": np.ones(2)}, {"rate": np.array([0.1, np.nan])}
             ),
         ),
+        absolute_structure=HAND,
+        difference_map=DifferenceMap(
+            coefficients=None, model=None, maximum=0.6, minimum=-0.4, rms=0.1, peaks=()
+        ),
     )
     cell = result.structure.unit_cell().parameters()
     own = MeasuredCell(tuple(cell), (1e-3, 2e-3, 4e-3, 0.01, 7e-20, 0.0), 0.2)
@@ -95,10 +121,6 @@ def everything(result):
         replace(MODEL, thickness_model="cylinder", tilt_correction=True),
         disorder={result.structure.scatterers()[0].label: ("A", "1")},
         loops=[merged_reflections(data, result.structure.unit_cell().volume())],
-        items={
-            **absolute_structure_items(5.31, "hand compared"),
-            **difference_potential_items(-0.4, 0.6, 0.1),
-        },
     )
     return result, context
 
@@ -466,12 +488,18 @@ def test_absorption_mosaicity_effects(results):
 
 
 def test_items_for_other_results(results):
-    """z-score and difference potential: 1 e/Angstrom is 14.3996 V."""
-    block = block_of(*everything(results["polar"]))
+    """z-score from the view of the structure that is written, difference potential in e/Angstrom."""
+    result, context = everything(results["polar"])
+    block = block_of(result, context)
     assert block["_refine_ls.abs_structure_z-score"] == "5.31"
-    assert float(block["_refine_diff.potential_max"]) == pytest.approx(0.6 / 14.3996, abs=1e-5)
-    assert float(block["_refine_diff.potential_min"]) == pytest.approx(-0.4 / 14.3996, abs=1e-5)
-    assert absolute_structure_items(None, "x")["_refine_ls.abs_structure_z-score"] == "."
+    assert block["_chemical_absolute_configuration"] == "dyn"
+    for name, value in (("max", 0.6), ("min", -0.4), ("RMS", 0.1)):
+        assert float(block[f"_refine_diff.potential_{name}"]) == value
+    inverted = replace(result, absolute_structure=replace(HAND, applied=True))
+    block = block_of(inverted, context)
+    assert block["_refine_ls.abs_structure_z-score"] == "-5.31"
+    assert "_chemical_absolute_configuration" not in block
+    assert block_of(results["CsPbBr3"])["_refine_ls.abs_structure_z-score"] == "."
 
 
 # -- reflections -----------------------------------------------------------------------------------
