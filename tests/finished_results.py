@@ -129,6 +129,8 @@ def finished(
             thickness_std_su=np.full(20, 2.0),
             orientation=np.zeros((20, 3)),
             scale=np.ones(20),
+            thickness_nodes=np.tile([300.0, 400.0, 500.0], (20, 1)),
+            thickness_weight=np.full((20, 3), 1 / 3),
         ),
         history=(),
         timing=Timing(1.0, 2.0, 0.3, "cpu", "complex64", 40.2, 47),
