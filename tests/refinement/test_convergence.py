@@ -58,16 +58,18 @@ def change_of(data: Dataset, model: HybridModel, one: BeamSelection, other: Beam
 def test_a_limit_is_raised_until_it_does_not_matter(
     data: Dataset, model: HybridModel, setting: str, accuracy: float
 ) -> None:
-    """The data are one stretch of the scan, so that what is judged is what is checked."""
+    """The data are one stretch of the scan, so that what is judged is what is checked. The tilts may
+    use up a quarter of the accuracy."""
     found = converged_selection(data, model, POOR, [setting], accuracy, EXACT)
     others = {name for name in RAISED if name != setting}
     assert all(getattr(found, name) == getattr(POOR, name) for name in others)
     factor = RAISED[setting]
     beyond = replace(found, **{setting: getattr(found, setting) * factor})
-    assert change_of(data, model, found, beyond) < 1.3 * accuracy
+    limit = accuracy / 4 if setting == "tilt_step" else accuracy
+    assert change_of(data, model, found, beyond) < 1.3 * limit
     if found != POOR:
         before = replace(found, **{setting: getattr(found, setting) / factor})
-        assert change_of(data, model, before, found) > 0.7 * accuracy
+        assert change_of(data, model, before, found) > 0.7 * limit
 
 
 def test_a_poor_start_is_noticed(data: Dataset, model: HybridModel) -> None:
