@@ -40,7 +40,8 @@ from quartz import _start as quartz_start
 
 from cctbx import xray
 
-from dials_hybrid_refine.command_line.hybrid_refine import phil_scope, read_input
+from dials_hybrid_refine.command_line.hybrid_refine import phil_scope
+from dials_hybrid_refine.command_line.refine_input import read_input
 from dials_hybrid_refine.diffraction.beams import BeamSelection
 from dials_hybrid_refine.diffraction.observations import Observations
 from dials_hybrid_refine.diffraction.propagation import PropagationSettings

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -19,13 +20,17 @@ from dials_hybrid_refine.io.refined_shelx import (
     ShelxModel,
     check_shelx,
     hkl_factor,
+    shelx_notes,
     shelx_text,
     write_hkl,
 )
 from dials_hybrid_refine.models.prepare import Model
+from dials_hybrid_refine.models.restraints.request import inverted_request
 from dials_hybrid_refine.refinement.geometry import Geometry
 from dials_hybrid_refine.refinement.options import RefinementOptions
 from dials_hybrid_refine.refinement.result import Result
+
+logger = logging.getLogger("dials.hybrid_refine")
 
 #: what is written, the path or None, and what writes it to a given path
 Writer = tuple[str, str | None, Callable[[str], object]]
@@ -41,13 +46,23 @@ def check_formats(params: Any, model: Model) -> None:
         check_shelx(model.structure)
 
 
-def shelx_instructions(model: Model) -> Sequence[str]:
-    """Instructions for output.res beyond what the atoms and AFIX say.
-
-    Restraints, and constraints that are instructions of their own (EADP, SUMP), belong here: there
-    are none, as those of the input are not applied  yet.
-    """
-    return ()
+def shelx_model(
+    model: Model, measurement: Measurement, result: Result, overall_scale: float
+) -> ShelxModel:
+    """What output.res states: of the inverse, if that was taken, restraints are those of the inverse."""
+    restraints = model.restraints
+    if result.absolute_structure is not None and result.absolute_structure.applied:
+        change = model.structure.space_group_info().type().change_of_hand_op()
+        restraints = tuple(inverted_request(request, change) for request in restraints)
+    return ShelxModel(
+        result.structure,
+        measurement.wavelength,
+        cell_su(result.structure, measurement.cell),
+        model.constraints,
+        model.disorder,
+        restraints,
+        overall_scale,
+    )
 
 
 def structure_writers(
@@ -84,18 +99,11 @@ def structure_writers(
             cif.show(out=stream)
 
     def write_res(path: str) -> None:
-        text = shelx_text(
-            ShelxModel(
-                structure,
-                wavelength,
-                cell_su(structure, measurement.cell),
-                model.constraints,
-                shelx_instructions(model),
-                hkl_factor(merged()) ** 0.5,
-            )
-        )
+        written = shelx_model(model, measurement, result, hkl_factor(merged()) ** 0.5)
+        for note in shelx_notes(written):
+            logger.warning("Warning: %s: %s", path, note)
         with open(path, "w") as stream:
-            stream.write(text)
+            stream.write(shelx_text(written))
 
     output = params.output
     return [

@@ -8,6 +8,12 @@ import math
 _HC_OVER_E = 12398.419843320026
 _REST_ENERGY_VOLT = 510998.95
 
+#: h^2 / (2 pi m e) in V Angstrom^2: the potential in volt is this times sum F_h exp(-2 pi i h r) over the
+#: volume, with F in Angstrom (International Tables C (2006), 4.3.1)
+POTENTIAL_VOLT = 47.87801
+#: e / (4 pi eps_0) in V Angstrom: volt in e/Angstrom
+VOLT_PER_CHARGE = 14.399645
+
 
 def accelerating_voltage(wavelength: float) -> float:
     """Accelerating voltage in volt of electrons of a wavelength in Angstrom.

@@ -14,7 +14,7 @@ from cctbx.array_family import flex
 from dxtbx.model import Crystal
 
 from dials_hybrid_refine import __version__
-from dials_hybrid_refine.diffraction.electron import accelerating_voltage
+from dials_hybrid_refine.diffraction.electron import POTENTIAL_VOLT, accelerating_voltage
 from dials_hybrid_refine.diffraction.scattering_factors import electron_scattering_factors
 from dials_hybrid_refine.io.cif_text import fold, measured, number
 from dials_hybrid_refine.io.formula import formula_of
@@ -23,8 +23,6 @@ from dials_hybrid_refine.refinement.result import Result
 from dials_hybrid_refine.refinement.statistics import OBSERVED_LIMIT
 
 _CELL = [f"length_{axis}" for axis in "abc"] + [f"angle_{a}" for a in ("alpha", "beta", "gamma")]
-#: V = 47.878 V Angstrom^2 F / Omega: h^2 / (2 pi m e), International Tables C (2006), 4.3.1
-VOLT_ANGSTROM_SQ = 47.87801
 #: mass of one unit per cubic Angstrom in g/cm^3
 _DENSITY = 1.66053907
 #: the cell of a model and that of the experiment are the same if they agree as well as this
@@ -53,7 +51,7 @@ class MeasuredCell:
 def measured_cell(crystal: Crystal) -> MeasuredCell | None:
     """The cell of an experiment; None if DIALS has not estimated its s.u."""
     su = crystal.get_cell_parameter_sd()
-    if len(su) != 6 or not any(value > 0 for value in su):
+    if len(su) != 6 or not np.isfinite(su).all() or not any(value > 0 for value in su):
         return None
     cell = crystal.get_unit_cell()
     return MeasuredCell(tuple(cell.parameters()), tuple(su), float(crystal.get_cell_volume_sd()))
@@ -140,7 +138,7 @@ def crystal_items(structure: xray.structure) -> dict[str, str]:
         "_chemical_formula_sum": str(formula),
         "_chemical_formula_weight": number(formula.weight, 3),
         "_exptl_crystal_density_diffrn": number(density, 3),
-        "_exptl_crystal_F_000": number(VOLT_ANGSTROM_SQ * float(factors @ content) / volume, 3),
+        "_exptl_crystal_F_000": number(POTENTIAL_VOLT * float(factors @ content) / volume, 3),
         "_exptl_absorpt_correction_type": "none",
     }
 

@@ -7,7 +7,7 @@ import numpy as np
 import iotbx.cif.model
 from cctbx.array_family import flex
 
-from dials_hybrid_refine.io.cif_experiment import VOLT_ANGSTROM_SQ
+from dials_hybrid_refine.diffraction.electron import POTENTIAL_VOLT
 from dials_hybrid_refine.io.kinematical_intensities import KinematicalIntensities
 from dials_hybrid_refine.refinement.result import Result
 from dials_hybrid_refine.refinement.statistics import OBSERVED_LIMIT
@@ -59,7 +59,7 @@ def merged_reflections(data: KinematicalIntensities, volume: float) -> iotbx.cif
 
     F in volts, as the dictionary asks for electrons: 47.878 V Angstrom^2 F / Omega.
     """
-    volt = VOLT_ANGSTROM_SQ / volume
+    volt = POTENTIAL_VOLT / volume
     phases = np.degrees(np.angle(data.f_calc)) % 360
     return _loop(
         data.hkl,

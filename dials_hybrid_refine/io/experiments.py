@@ -95,9 +95,3 @@ def _turn_onto(vector: NDArray[np.float64], target: NDArray[np.float64]) -> NDAr
         return np.eye(3)
     angle = np.arctan2(sine, unit @ target)
     return np.asarray(Rotation.from_rotvec(angle * axis / sine).as_matrix())
-
-
-def cell_uncertainties(experiment: Experiment) -> NDArray[np.float64] | None:
-    """s.u. (6,) of a, b, c (Angstrom) and the angles (degrees), None where the file has none."""
-    su = np.array(experiment.crystal.get_cell_parameter_sd(), dtype=float)
-    return su if su.shape == (6,) and np.isfinite(su).all() and su.any() else None

@@ -7,33 +7,27 @@ Formats: SHELX-97 manual (Sheldrick 1997), chapters 2 and 7, and SHELXL's online
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from cctbx import adptbx, xray
-from smtbx.refinement.constraints.adp import u_iso_proportional_to_pivot_u_eq
+from smtbx.refinement.constraints.adp import shared_u
+from smtbx.refinement.constraints.site import shared_site
 
 from dials_hybrid_refine import __version__
 from dials_hybrid_refine.io.formula import formula_of
 from dials_hybrid_refine.io.kinematical_intensities import KinematicalIntensities
+from dials_hybrid_refine.io.shelx_atom_order import AtomPlace, place_atoms
+from dials_hybrid_refine.io.shelx_free_variables import free_variables
+from dials_hybrid_refine.io.shelx_lines import remark, wrapped
+from dials_hybrid_refine.io.shelx_restraint_lines import ShelxRestraints, shelx_restraints
 from dials_hybrid_refine.io.shelx_scattering import sfac_lines
+from dials_hybrid_refine.models.connectivity import Disorder
+from dials_hybrid_refine.models.restraints.request import RestraintRequest
 
-#: numbers of AFIX by the names of smtbx's constraints (``iotbx.shelx.parsers.afix_parser``)
-_AFIX = {
-    "tertiary_xh_site": 1,
-    "secondary_xh2_sites": 2,
-    "staggered_terminal_tetrahedral_xh3_sites": 3,
-    "secondary_planar_xh_site": 4,
-    "staggered_terminal_tetrahedral_xh_site": 8,
-    "terminal_planar_xh2_sites": 9,
-    "terminal_tetrahedral_xh3_sites": 13,
-    "terminal_tetrahedral_xh_site": 14,
-    "polyhedral_bh_site": 15,
-    "terminal_linear_ch_site": 16,
-}
 #: the largest number of format F8.2
 _LARGEST = 99999.99
 _FIXED = 10.0
@@ -55,9 +49,9 @@ class ShelxModel:
         structure: refined; a gradient flag that is not set makes a fixed parameter.
         wavelength: in Angstrom.
         cell_su: s.u. of a, b, c (Angstrom), alpha, beta, gamma (degrees), or None.
-        constraints: of ``smtbx.refinement.constraints``; riding atoms become AFIX.
-        instructions: further lines before the list of atoms: restraints, and constraints
-            that are instructions of their own. Names of atoms: ``shelx_names``.
+        constraints: of ``smtbx.refinement.constraints``, as they were refined with.
+        disorder: alternatives, which become PART.
+        restraints: by the labels of the structure.
         overall_scale: FVAR(1).
     """
 
@@ -65,7 +59,8 @@ class ShelxModel:
     wavelength: float
     cell_su: Sequence[float] | None = None
     constraints: Sequence[Any] = ()
-    instructions: Sequence[str] = ()
+    disorder: Disorder = Disorder()
+    restraints: Sequence[RestraintRequest] = ()
     overall_scale: float = 1.0
 
 
@@ -146,62 +141,72 @@ def elements_of(structure: xray.structure) -> list[str]:
 
 
 def _body(model: ShelxModel) -> Iterator[str]:
-    """Instructions for the refinement, and the atoms with their AFIX."""
+    """Instructions for the refinement, and the atoms."""
     yield from ("L.S. 10", "BOND", "FMAP 2", "PLAN 20", "WGHT 0 0")
-    yield from model.instructions
-    yield f"FVAR {model.overall_scale:.6f}"
-    starts, ends = _riding_groups(model.constraints)
     names = shelx_names(model.structure)
-    pivot = None
-    for i, name in enumerate(names):
-        yield from starts.get(i, ())
-        multiplier = _multiplier(model.constraints, i, pivot)
-        yield from _atom(model.structure, i, name, multiplier)
-        if multiplier is None:
-            pivot = i
-        if i in ends:
-            yield "AFIX 0"
+    restraints = _restraints(model)
+    variables = free_variables(model.structure, model.constraints)
+    places, notes = place_atoms(model.structure, model.constraints, model.disorder)
+    for note in (*restraints.notes, *notes):
+        yield from remark(note)
+    equalities = _equalities(model.structure, model.constraints, names)
+    for instruction in (*restraints.lines, *equalities, *variables.sums):
+        yield from wrapped(instruction)
+    numbers = " ".join(f"{value:.6f}" for value in (model.overall_scale, *variables.values))
+    yield from wrapped(f"FVAR {numbers}")
+    for place in places:
+        yield from place.before
+        yield from _atom(model.structure, names[place.index], place, variables.codes)
+    instructions = [line.split() for place in places for line in place.before]
+    for name in ("AFIX", "PART"):  # what is still open
+        if [words[1] for words in instructions if words[0] == name][-1:] not in ([], ["0"]):
+            yield f"{name} 0"
 
 
-def _riding_groups(constraints: Sequence[Any]) -> tuple[dict[int, list[str]], set[int]]:
-    """The line AFIX by the first atom of each group of riding atoms, and the last atoms."""
-    starts: dict[int, list[str]] = {}
-    ends: set[int] = set()
+def _restraints(model: ShelxModel) -> ShelxRestraints:
+    names = shelx_names(model.structure)
+    return shelx_restraints(model.structure, names, model.restraints, model.disorder)
+
+
+def shelx_notes(model: ShelxModel) -> list[str]:
+    """Sentences on what was refined otherwise than the file can say; it has them as remarks."""
+    _, notes = place_atoms(model.structure, model.constraints, model.disorder)
+    return [*_restraints(model).notes, *notes]
+
+
+def _equalities(
+    structure: xray.structure, constraints: Sequence[Any], names: Sequence[str]
+) -> Iterator[str]:
+    """Atoms with common coordinates or U, where these were refined."""
+    scatterers = structure.scatterers()
     for constraint in constraints:
-        m = _AFIX.get(type(constraint).__name__)
-        if m is None:
+        if isinstance(constraint, shared_site):
+            name = "EXYZ"
+            refined = [scatterers[i].flags.grad_site() for i in constraint.indices]
+        elif isinstance(constraint, shared_u):
+            name = "EADP"
+            flags = [scatterers[i].flags for i in constraint.indices]
+            refined = [f.grad_u_iso() or f.grad_u_aniso() for f in flags]
+        else:
             continue
-        members = constraint.constrained_site_indices
-        n = {(False, False): 3, (True, False): 7, (False, True): 4, (True, True): 8}[
-            bool(constraint.rotating), bool(constraint.stretching)
-        ]
-        length = "" if constraint.bond_length is None else f" {constraint.bond_length:g}"
-        starts[members[0]] = [f"AFIX {10 * m + n}{length}"]
-        ends.add(members[-1])
-    return starts, ends
+        if all(refined):
+            yield " ".join([name, *(names[i] for i in constraint.indices)])
 
 
-def _multiplier(constraints: Sequence[Any], i: int, pivot: int | None) -> float | None:
-    """U_iso of atom i in units of U_eq of the last atom with a U of its own, where so constrained."""
-    for constraint in constraints:
-        if isinstance(constraint, u_iso_proportional_to_pivot_u_eq) and (
-            (constraint.u_iso_scatterer_idx, constraint.u_eq_scatterer_idx) == (i, pivot)
-        ):
-            return float(constraint.multiplier)
-    return None
-
-
-def _atom(structure: xray.structure, i: int, name: str, multiplier: float | None) -> Iterator[str]:
-    scatterer = structure.scatterers()[i]
+def _atom(
+    structure: xray.structure, name: str, place: AtomPlace, occupancies: Mapping[int, float]
+) -> Iterator[str]:
+    scatterer = structure.scatterers()[place.index]
     flags = scatterer.flags
     number = 1 + elements_of(structure).index(scatterer.element_symbol())
     site_code = 0.0 if flags.grad_site() else _FIXED
     site = " ".join(f"{x + site_code:11.6f}" for x in scatterer.site)
-    occupancy = scatterer.weight() + (0.0 if flags.grad_occupancy() else _FIXED)
+    plain = scatterer.weight() + (0.0 if flags.grad_occupancy() else _FIXED)
+    occupancy = occupancies.get(place.index, plain)
     start = f"{name:<4} {number:2d} {site} {occupancy:11.6f}"
     if not flags.use_u_aniso():
         fixed = 0.0 if flags.grad_u_iso() else _FIXED
-        u = scatterer.u_iso + fixed if multiplier is None else -multiplier
+        u = scatterer.u_iso + fixed if place.multiplier is None else -place.multiplier
         yield f"{start} {u:.5f}"
         return
     fixed = 0.0 if flags.grad_u_aniso() else _FIXED

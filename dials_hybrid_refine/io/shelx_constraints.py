@@ -38,7 +38,7 @@ from dials_hybrid_refine.io.structure_atoms import ModelError, some
 from dials_hybrid_refine.models.connectivity import Disorder, bonds_of
 
 #: hydrogen geometries AFIX m, and how many atoms they have
-_HYDROGENS = {
+HYDROGEN_GEOMETRIES = {
     1: (geometries.tertiary_xh_site, 1),
     2: (geometries.secondary_xh2_sites, 2),
     3: (geometries.staggered_terminal_tetrahedral_xh3_sites, 3),
@@ -190,14 +190,16 @@ def _afix(
     rigid: list[Any] = []
     hydrogens: list[Any] = []
     unsupported: set[str] = set()
-    riders = {i for g in groups if g.m in _HYDROGENS or g.n in (3, 4, 7, 8) for i in g.members}
+    riders = {
+        i for g in groups if g.m in HYDROGEN_GEOMETRIES or g.n in (3, 4, 7, 8) for i in g.members
+    }
     open_group: AfixGroup | None = None
     complete: list[AfixGroup] = []
     for group in groups:
         if not group.members:
             continue
         pivot = max((i for i in range(group.members[0]) if i not in riders), default=-1)
-        if group.m in _HYDROGENS:
+        if group.m in HYDROGEN_GEOMETRIES:
             hydrogens.append(_hydrogens(structure, group, pivot))
         elif group.n == 5 and open_group is not None:
             open_group.members += group.members
@@ -222,7 +224,7 @@ def _afix(
 
 
 def _hydrogens(structure: xray.structure, group: AfixGroup, pivot: int) -> Any:
-    kind, count = _HYDROGENS[group.m]
+    kind, count = HYDROGEN_GEOMETRIES[group.m]
     label = structure.scatterers()[group.members[0]].label
     if len(group.members) != count or pivot < 0:
         raise ModelError(
@@ -230,7 +232,7 @@ def _hydrogens(structure: xray.structure, group: AfixGroup, pivot: int) -> Any:
             f"{count} to follow, then AFIX 0"
         )
     if group.n in _ROTATING and kind.staggered:  # smtbx turns those with a free start only
-        kind = _HYDROGENS[13 if group.m == 3 else 14][0]
+        kind = HYDROGEN_GEOMETRIES[13 if group.m == 3 else 14][0]
     return kind(
         pivot=pivot,
         constrained_site_indices=tuple(group.members),

@@ -32,18 +32,18 @@ from scipy.optimize import minimize
 from cctbx import maptbx, miller, sgtbx, xray
 from cctbx.array_family import flex
 
-from dials_hybrid_refine.diffraction.electron import relativistic_factor
+from dials_hybrid_refine.diffraction.electron import (
+    POTENTIAL_VOLT,
+    VOLT_PER_CHARGE,
+    relativistic_factor,
+)
 from dials_hybrid_refine.diffraction.potential import CrystalPotential
 from dials_hybrid_refine.refinement.objective import Objective
 
 _Array = NDArray[np.float64]
 
-#: e/Angstrom per Angstrom of scattering factor over Angstrom^3 of volume: 2 pi a_0, from
-#: phi(r) = h^2/(2 pi m e) 1/Omega sum F_h exp(-2 pi i h r) and e / (4 pi eps_0) = 14.39964 V Angstrom
-_POTENTIAL = 2 * np.pi * 0.529177211
-
-#: volt in e/Angstrom
-VOLT = 14.399645
+#: e/Angstrom per Angstrom of scattering factor over Angstrom^3 of volume, 2 pi a_0
+_POTENTIAL = POTENTIAL_VOLT / VOLT_PER_CHARGE
 
 #: steps of L-BFGS: on simulated data five lowered chi^2 by 97 % of what forty did
 _STEPS = 10

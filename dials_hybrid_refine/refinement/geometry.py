@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from cctbx import sgtbx, xray
-from smtbx import utils as smtbx_utils
+
+from dials_hybrid_refine.models.connectivity import Disorder, bonds_of
 
 _Array = NDArray[np.float64]
 
@@ -68,6 +68,7 @@ def structure_geometry(
     structure: xray.structure,
     covariance: _Array | None = None,
     cell_covariance: _Array | None = None,
+    disorder: Disorder = Disorder(),  # noqa: B008  immutable
 ) -> Geometry:
     """All bonds that covalent radii suggest, and the angles and torsion angles between them.
 
@@ -79,8 +80,9 @@ def structure_geometry(
             ``structure.parameter_map()``, as in ``Result``; atoms whose site was not refined have
             no uncertainty. None: no standard uncertainties.
         cell_covariance: shape (6, 6), of a, b, c (Angstrom) and the angles (degrees).
+        disorder: alternatives, which are not bound to each other.
     """
-    calculator = _Calculator(structure, covariance, cell_covariance)
+    calculator = _Calculator(structure, covariance, cell_covariance, disorder)
     return Geometry(
         tuple(calculator.bonds()), tuple(calculator.angles()), tuple(calculator.torsions())
     )
@@ -111,13 +113,20 @@ def cell_covariance(structure: xray.structure, su: _Array) -> _Array:
 
 class _Calculator:
     def __init__(
-        self, structure: xray.structure, covariance: _Array | None, cell_covariance: _Array | None
+        self,
+        structure: xray.structure,
+        covariance: _Array | None,
+        cell_covariance: _Array | None,
+        disorder: Disorder,
     ) -> None:
         self._info = structure.space_group_info()
         self._labels = [s.label for s in structure.scatterers()]
         self._hydrogen = [s.element_symbol() in ("H", "D") for s in structure.scatterers()]
         special = set(structure.special_position_indices())
-        self._neighbours = [list(found) for found in _neighbours(structure)]
+        self._neighbours = [
+            [_Atom(bond.atom, bond.operation) for bond in bonds]
+            for bonds in bonds_of(structure, disorder)
+        ]
         self._rotatable = [i not in special and len(n) <= 4 for i, n in enumerate(self._neighbours)]
         self._sites = torch.tensor([s.site for s in structure.scatterers()], dtype=torch.float64)
         cell = structure.unit_cell().parameters()
@@ -223,25 +232,6 @@ def _orthogonalization(cell: torch.Tensor) -> torch.Tensor:
 
 
 _UNIT = sgtbx.rt_mx()
-
-
-def _neighbours(structure: xray.structure) -> Iterator[Iterator[_Atom]]:
-    """The bonded atoms of each atom of the asymmetric unit, equivalents included.
-
-    ``cctbx.crystal.calculate_angles`` leaves out angles between two symmetry-independent bonds to
-    equivalents of one atom, Si-O-Si of quartz for example: hence a list of our own.
-    """
-    table = smtbx_utils.connectivity_table(structure).pair_asu_table
-    mappings = table.asu_mappings()
-
-    def of_atom(i: int, bonded: Any) -> Iterator[_Atom]:
-        back = mappings.get_rt_mx(i, 0).inverse()
-        for j, groups in bonded.items():
-            for group in groups:
-                for k in group:
-                    yield _Atom(j, back.multiply(mappings.get_rt_mx(j, k)))
-
-    return (of_atom(i, bonded) for i, bonded in enumerate(table.table()))
 
 
 def _of_sites_and_cell(

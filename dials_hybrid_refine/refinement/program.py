@@ -119,7 +119,7 @@ def run_refinement(
         absorption_model(options.absorption),
         [named.effect for named in effects],
         Mosaicity(options.mosaicity) if options.mosaicity is not None else None,
-        _restraints(structure, restraints),
+        _restraints(structure, restraints, disorder),
     )
     data = _set_aside(scans, observations, options)
     _check_amount(int((~data.held_out).sum()), model.structure.n_parameters)
@@ -244,9 +244,9 @@ def _sampling(
 
 
 def _restraints(
-    structure: xray.structure, requests: Sequence[RestraintRequest]
+    structure: xray.structure, requests: Sequence[RestraintRequest], disorder: Disorder
 ) -> StructureRestraints:
-    restraints = StructureRestraints(structure, requests)
+    restraints = StructureRestraints(structure, requests, disorder)
     for warning in restraints.warnings:
         logger.warning("Warning: %s", warning)
     if restraints.restraints:

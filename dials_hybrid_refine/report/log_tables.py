@@ -9,7 +9,8 @@ import numpy as np
 from cctbx import adptbx
 from dials.util import tabulate
 
-from dials_hybrid_refine.refinement.difference_map import VOLT, DifferenceMap
+from dials_hybrid_refine.diffraction.electron import VOLT_PER_CHARGE
+from dials_hybrid_refine.refinement.difference_map import DifferenceMap
 from dials_hybrid_refine.refinement.geometry import Geometry
 from dials_hybrid_refine.refinement.result import AbsorptionStrength, Iteration, Result
 from dials_hybrid_refine.refinement.statistics import DEFINITIONS
@@ -158,7 +159,7 @@ def difference_map_table(difference: DifferenceMap) -> str:
     )
     return (
         f"{table}\nHighest {difference.maximum:.3f}, lowest {difference.minimum:.3f}, r.m.s. "
-        f"{difference.rms:.3f} e/Angstrom (1 e/Angstrom = {VOLT:.2f} V)"
+        f"{difference.rms:.3f} e/Angstrom (1 e/Angstrom = {VOLT_PER_CHARGE:.2f} V)"
     )
 
 

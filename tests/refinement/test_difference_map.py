@@ -135,6 +135,6 @@ def test_height_of_the_map_in_physical_units() -> None:
         * np.pi * structure.unit_cell().volume() / relativistic_factor(crystal.wavelength)
     )  # fmt: skip
     # mean inner potential of quartz by independent atoms: 47.878 V A^2 F_000 / Omega
-    volts = module._POTENTIAL * module.VOLT * f_000 / structure.unit_cell().volume()
+    volts = module._POTENTIAL * module.VOLT_PER_CHARGE * f_000 / structure.unit_cell().volume()
     assert volts == pytest.approx(47.878 * f_000 / structure.unit_cell().volume(), rel=1e-4)
     assert 9 < volts < 14

@@ -13,6 +13,7 @@ import torch
 from cctbx import sgtbx, xray
 
 from dials_hybrid_refine.diffraction.potential import AtomicParameters
+from dials_hybrid_refine.models.connectivity import Disorder
 from dials_hybrid_refine.models.restraints.atoms import Crystal, Image, Images
 from dials_hybrid_refine.models.restraints.neighbours import Neighbours
 from dials_hybrid_refine.models.restraints.request import (
@@ -45,15 +46,24 @@ class StructureRestraints:
         warnings: a sentence for each request that found nothing to restrain.
     """
 
-    def __init__(self, structure: xray.structure, requests: Sequence[RestraintRequest]) -> None:
+    def __init__(
+        self,
+        structure: xray.structure,
+        requests: Sequence[RestraintRequest],
+        disorder: Disorder = Disorder(),  # noqa: B008  immutable
+    ) -> None:
         """
+        Args:
+            disorder: alternatives, which are not bound to each other.
+
         Raises:
             ValueError: one sentence that names the request and what is wrong with it.
         """
         matrix = structure.unit_cell().orthogonalization_matrix()
         self._orthogonalization = torch.tensor(matrix, dtype=torch.float64).reshape(3, 3)
-        selection = _Selection(structure, self._orthogonalization)
+        selection = _Selection(structure, self._orthogonalization, disorder)
         self._requests, self._symmetry = tuple(requests), structure.space_group_info()
+        self._disorder = disorder
         self.restraints: list[Restraint] = []
         self.warnings: list[str] = []
         for request in requests:
@@ -66,7 +76,8 @@ class StructureRestraints:
     def inverted(self, inverse: xray.structure) -> StructureRestraints:
         """The same asked of the inverse of the structure (``StructureModel.inverted``)."""
         change = self._symmetry.type().change_of_hand_op()
-        return StructureRestraints(inverse, [inverted_request(r, change) for r in self._requests])
+        requests = [inverted_request(r, change) for r in self._requests]
+        return StructureRestraints(inverse, requests, self._disorder)
 
     @property
     def n_equations(self) -> int:
@@ -110,10 +121,11 @@ class _Selection:
 
     structure: xray.structure
     orthogonalization: torch.Tensor
+    disorder: Disorder
 
     @cached_property
     def neighbours(self) -> Neighbours:
-        return Neighbours(self.structure)
+        return Neighbours(self.structure, self.disorder)
 
     @cached_property
     def _indices(self) -> dict[str, int]:

@@ -6,11 +6,11 @@ asymmetric unit, as given, are looked at.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable
 
 from cctbx import xray
-from smtbx import utils as smtbx_utils
+
+from dials_hybrid_refine.models.connectivity import Disorder, bonds_of
 
 Pair = tuple[int, int]
 
@@ -18,22 +18,15 @@ Pair = tuple[int, int]
 class Neighbours:
     """Bonds between the atoms of a structure other than hydrogen."""
 
-    def __init__(self, structure: xray.structure) -> None:
+    def __init__(self, structure: xray.structure, disorder: Disorder) -> None:
         self._structure = structure
         self._heavy = [s.element_symbol() != "H" for s in structure.scatterers()]
-        table = smtbx_utils.connectivity_table(structure).pair_sym_table
-        self._bonded: dict[int, set[int]] = defaultdict(set)
-        self._degree: dict[int, int] = defaultdict(int)
-        for pair in table.iterator():
-            i, j = pair.i_seq, pair.j_seq
-            if not (self._heavy[i] and self._heavy[j]):
-                continue
-            # the table lists each pair once, a pair of images of one atom too
-            for atom in {i, j}:
-                self._degree[atom] += 1
-            if pair.rt_mx_ji.is_unit_mx() and i != j:
-                self._bonded[i].add(j)
-                self._bonded[j].add(i)
+        self._bonded: list[set[int]] = []
+        self._degree: list[int] = []
+        for i, bonds in enumerate(bonds_of(structure, disorder)):
+            heavy = [bond for bond in bonds if self._heavy[i] and self._heavy[bond.atom]]
+            self._degree.append(len(heavy))
+            self._bonded.append({b.atom for b in heavy if b.operation.is_unit_mx() and b.atom != i})
 
     def heavy(self) -> list[int]:
         """All atoms but hydrogen."""

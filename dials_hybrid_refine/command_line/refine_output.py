@@ -1,0 +1,144 @@
+"""What dials.hybrid_refine writes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+
+from dials.util.version import dials_version
+from dxtbx.model import ExperimentList
+
+from dials_hybrid_refine.command_line.refine_files import Writer, structure_writers
+from dials_hybrid_refine.command_line.refine_input import InputData
+from dials_hybrid_refine.diffraction.scan import ScanGeometry
+from dials_hybrid_refine.io.cif_experiment import DIALS, PETS2, Measurement, measured_cell
+from dials_hybrid_refine.io.command_input import CommandInput
+from dials_hybrid_refine.io.difference_map_files import write_map, write_map_coefficients
+from dials_hybrid_refine.io.output_files import check_folder, check_outputs, write_atomically
+from dials_hybrid_refine.io.refined_experiments import follow_hand, with_orientation_correction
+from dials_hybrid_refine.io.refined_reflections import with_calculated
+from dials_hybrid_refine.io.summary_json import as_text, summary
+from dials_hybrid_refine.refinement.geometry import Geometry, cell_covariance, structure_geometry
+from dials_hybrid_refine.refinement.options import RefinementOptions
+from dials_hybrid_refine.refinement.result import Result
+from dials_hybrid_refine.report.html_report import ReportContext, plotly_javascript
+from dials_hybrid_refine.report.write_report import ReportFiles, report_writers, write_plot_files
+
+logger = logging.getLogger("dials.hybrid_refine")
+
+
+def check_output(output: Any) -> None:
+    """Whether all output can be written, found out before hours of computing.
+
+    Raises:
+        ValueError: names the parameter and the remedy.
+    """
+    names = {f"output.{n}": p for n, p in vars(output).items() if not n.startswith("_")}
+    check_folder("output.plots", names.pop("output.plots"))
+    names.pop("output.plots_format")
+    check_outputs(names)
+    if output.html is not None:
+        plotly_javascript()
+
+
+def refined_geometry(result: Result, data: InputData) -> Geometry:
+    """Bonds and angles of the refined structure, the s.u. of the experiment's cell included."""
+    cell = measured_cell(data.experiment.crystal)
+    of_cell = None if cell is None else cell_covariance(result.structure, np.array(cell.su))
+    return structure_geometry(result.structure, result.covariance, of_cell, data.model.disorder)
+
+
+def measurement_of(params: Any, data: InputData) -> Measurement:
+    """What the files state of the experiment."""
+    return Measurement(
+        wavelength=data.scan.wavelength,
+        cell=measured_cell(data.experiment.crystal),
+        phi_range=data.scan.phi_range,
+        image_width=data.scan.image_width,
+        intensity=params.intensity,
+        n_excluded=data.exclusion.counts,
+        steps=params.beams.tilts_per_window,
+        reduction=PETS2 if "pets_frame_phi" in data.table else DIALS,
+    )
+
+
+def refined_experiments(data: InputData, result: Result) -> ExperimentList:
+    """The experiment with the refined orientation, and the hand of the refined structure."""
+    correction = _correction_at(result, data.scan)
+    refined = ExperimentList([with_orientation_correction(data.experiment, data.scan, correction)])
+    if result.absolute_structure is not None and result.absolute_structure.applied:
+        follow_hand(refined[0].crystal, result.structure)
+    return refined
+
+
+def write_output(
+    command: CommandInput,
+    options: RefinementOptions,
+    data: InputData,
+    result: Result,
+    geometry: Geometry,
+    write_experiments: Callable[[str], object],
+) -> None:
+    """Write the files of the ``output`` scope.
+
+    Args:
+        write_experiments: to a path, called in the program's own module: dxtbx records the caller in
+            the history of the file.
+
+    Raises:
+        ValueError: if a file cannot be written.
+    """
+    params = command.params
+    output = params.output
+    content = summary(result, data.files, data.exclusion.counts, params.seed, geometry)
+    report = ReportFiles(output.html, output.plots_json, output.plots, output.plots_format)
+    date = datetime.now().strftime("%Y-%m-%d %H:%M")
+    report_context = ReportContext(command.changed, len(data.table), dials_version(), date)
+
+    def write_json(path: str) -> None:
+        with open(path, "w") as stream:
+            stream.write(as_text(content))
+
+    writers: list[Writer] = [
+        *structure_writers(
+            params, data.model, options, measurement_of(params, data), result, geometry
+        ),
+        ("experiments", output.experiments, write_experiments),
+        (
+            "reflections",
+            output.reflections,
+            lambda path: with_calculated(data.table, result, data.exclusion).as_file(path),
+        ),
+        ("summary", output.json, write_json),
+        *report_writers(report, result, content, report_context),
+    ]
+    lacking = result.difference_map
+    if lacking is not None:
+        writers += [
+            ("difference map", output.map, lambda path: write_map(lacking, path)),
+            (
+                "map coefficients",
+                output.map_coefficients,
+                lambda path: write_map_coefficients(lacking, path),
+            ),
+        ]
+    for what, path, write in writers:
+        if path is not None:
+            logger.info("Saving the %s to %s", what, path)
+            write_atomically(path, write)
+    if report.plots is not None:
+        logger.info("Saving the plots to %s", report.plots)
+        write_plot_files(report, result)
+
+
+def _correction_at(result: Result, scan: ScanGeometry) -> np.ndarray:
+    """Orientation correction (p, 3) in radians at the scan points, from the block centres."""
+    profiles = result.profiles
+    columns = [
+        np.interp(scan.phi_points, profiles.phi, profiles.orientation[:, k]) for k in range(3)
+    ]
+    return np.radians(np.stack(columns, axis=-1))
