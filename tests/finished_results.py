@@ -12,6 +12,7 @@ from cctbx import sgtbx, xray
 from dials_hybrid_refine.diffraction.observations import Observations
 from dials_hybrid_refine.io.kinematical_intensities import structure_factors
 from dials_hybrid_refine.io.symmetry import unique_indices
+from dials_hybrid_refine.models.connectivity import Disorder
 from dials_hybrid_refine.models.structure import RefinedParameters, StructureModel
 from dials_hybrid_refine.refinement.frame_statistics import frame_statistics
 from dials_hybrid_refine.refinement.frames import FrameFilter, regular_frames
@@ -53,6 +54,7 @@ def finished(
     refined: RefinedParameters = EVERYTHING,
     constraints: tuple = (),
     d_min: float = 1.2,
+    disorder: Disorder = Disorder(),  # noqa: B008  immutable
 ) -> Result:
     """Each reflection and its mates measured once, with a factor of its own between |F|^2 and I_c.
 
@@ -60,7 +62,7 @@ def finished(
     the first measurement is rejected. The covariance is that of s.u. of 1 % to 10 % of the units of
     the independent parameters, correlated by 0.3.
     """
-    model = StructureModel(structure, refined, constraints)
+    model = StructureModel(structure, refined, constraints, disorder)
     random = np.random.default_rng(5)
     su = random.uniform(0.001, 0.01, model.n_parameters)
     correlation = 0.3 + 0.7 * np.eye(model.n_parameters)

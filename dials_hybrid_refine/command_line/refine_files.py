@@ -92,9 +92,8 @@ def structure_writers(
             "measured": lambda: [measured_reflections(result)],
             "merged": lambda: [merged_reflections(merged(), structure.unit_cell().volume())],
         }[params.cif.reflections]()
-        cif = refined_cif(
-            result, CifContext(measurement, refinement, loops=loops, geometry=geometry)
-        )
+        context = CifContext(measurement, refinement, model.disorder, geometry, loops)
+        cif = refined_cif(result, context)
         with open(path, "w") as stream:
             cif.show(out=stream)
 

@@ -20,6 +20,7 @@ from dials_hybrid_refine.io.cif_experiment import (
 from dials_hybrid_refine.io.cif_refinement import RefinementModel, refinement_items
 from dials_hybrid_refine.io.geometry_loops import geometry_loops
 from dials_hybrid_refine.io.restraints_cif import add_restraints
+from dials_hybrid_refine.models.connectivity import Disorder
 from dials_hybrid_refine.refinement.geometry import Geometry
 from dials_hybrid_refine.refinement.result import Result
 
@@ -30,7 +31,7 @@ class CifContext:
 
     Attributes:
         measurement: the experiment. model: what was refined and how.
-        disorder: assembly and group of disordered atoms, by label.
+        disorder: which atoms are alternatives.
         geometry: bonds and angles, or None to leave them out.
         loops: further ones, such as reflections.
         items: further ones, which win over those of the same name.
@@ -39,7 +40,7 @@ class CifContext:
 
     measurement: Measurement
     model: RefinementModel
-    disorder: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    disorder: Disorder = Disorder()
     geometry: Geometry | None = None
     loops: Sequence[iotbx.cif.model.loop] = ()
     items: Mapping[str, str] = field(default_factory=dict)

@@ -26,6 +26,7 @@ from dials_hybrid_refine.io.shelx_lines import remark, wrapped
 from dials_hybrid_refine.io.shelx_restraint_lines import ShelxRestraints, shelx_restraints
 from dials_hybrid_refine.io.shelx_scattering import sfac_lines
 from dials_hybrid_refine.models.connectivity import Disorder
+from dials_hybrid_refine.models.refined_flags import in_effect
 from dials_hybrid_refine.models.restraints.request import RestraintRequest
 
 #: the largest number of format F8.2
@@ -145,11 +146,12 @@ def _body(model: ShelxModel) -> Iterator[str]:
     yield from ("L.S. 10", "BOND", "FMAP 2", "PLAN 20", "WGHT 0 0")
     names = shelx_names(model.structure)
     restraints = _restraints(model)
-    variables = free_variables(model.structure, model.constraints)
-    places, notes = place_atoms(model.structure, model.constraints, model.disorder)
+    constraints = in_effect(model.structure, model.constraints)
+    variables = free_variables(model.structure, constraints)
+    places, notes = place_atoms(model.structure, constraints, model.disorder)
     for note in (*restraints.notes, *notes):
         yield from remark(note)
-    equalities = _equalities(model.structure, model.constraints, names)
+    equalities = _equalities(constraints, names)
     for instruction in (*restraints.lines, *equalities, *variables.sums):
         yield from wrapped(instruction)
     numbers = " ".join(f"{value:.6f}" for value in (model.overall_scale, *variables.values))
@@ -170,27 +172,17 @@ def _restraints(model: ShelxModel) -> ShelxRestraints:
 
 def shelx_notes(model: ShelxModel) -> list[str]:
     """Sentences on what was refined otherwise than the file can say; it has them as remarks."""
-    _, notes = place_atoms(model.structure, model.constraints, model.disorder)
+    constraints = in_effect(model.structure, model.constraints)
+    _, notes = place_atoms(model.structure, constraints, model.disorder)
     return [*_restraints(model).notes, *notes]
 
 
-def _equalities(
-    structure: xray.structure, constraints: Sequence[Any], names: Sequence[str]
-) -> Iterator[str]:
-    """Atoms with common coordinates or U, where these were refined."""
-    scatterers = structure.scatterers()
+def _equalities(constraints: Sequence[Any], names: Sequence[str]) -> Iterator[str]:
+    """Atoms with common coordinates or U."""
     for constraint in constraints:
-        if isinstance(constraint, shared_site):
-            name = "EXYZ"
-            refined = [scatterers[i].flags.grad_site() for i in constraint.indices]
-        elif isinstance(constraint, shared_u):
-            name = "EADP"
-            flags = [scatterers[i].flags for i in constraint.indices]
-            refined = [f.grad_u_iso() or f.grad_u_aniso() for f in flags]
-        else:
-            continue
-        if all(refined):
-            yield " ".join([name, *(names[i] for i in constraint.indices)])
+        for kind, instruction in ((shared_site, "EXYZ"), (shared_u, "EADP")):
+            if isinstance(constraint, kind):
+                yield " ".join([instruction, *(names[i] for i in constraint.indices)])
 
 
 def _atom(

@@ -64,7 +64,6 @@ def place_atoms(
         c.u_iso_scatterer_idx: (c.u_eq_scatterer_idx, float(c.multiplier))
         for c in constraints
         if isinstance(c, u_iso_proportional_to_pivot_u_eq)
-        and scatterers[c.u_iso_scatterer_idx].flags.grad_u_iso()
     }
     places = []
     notes = []
@@ -72,7 +71,7 @@ def place_atoms(
     with_own_u = None
     for i, own in sequence:
         before = []
-        if (number := _part(disorder, i)) != part:
+        if (number := disorder.part(i)) != part:
             before.append(f"PART {number}")
             part = number
         if own is not group:
@@ -87,13 +86,6 @@ def place_atoms(
             multiplier, with_own_u = None, i
         places.append(AtomPlace(i, tuple(before), multiplier))
     return places, notes
-
-
-def _part(disorder: Disorder, i: int) -> int:
-    """The number of PART; below zero for alternatives by symmetry."""
-    if disorder.exclusions and disorder.exclusions[i]:
-        return -disorder.exclusions[i]
-    return disorder.conformers[i] if disorder.conformers else 0
 
 
 class _Sequence:
@@ -152,7 +144,7 @@ class _Sequence:
 
 
 def _group(structure: xray.structure, constraint: Any) -> _Group | None:
-    """The AFIX group of a constraint; None for others, and where nothing of it was refined."""
+    """The AFIX group of a constraint; None for others."""
     scatterers = structure.scatterers()
     if isinstance(constraint, geometries.hydrogens):
         members = tuple(constraint.constrained_site_indices)
@@ -170,4 +162,4 @@ def _group(structure: xray.structure, constraint: Any) -> _Group | None:
         group = _Group(constraint.pivot, members, name, "AFIX 5")
     else:
         return None
-    return group if any(scatterers[i].flags.grad_site() for i in group.members) else None
+    return group

@@ -67,13 +67,9 @@ class _Term:
 
 
 def free_variables(structure: xray.structure, constraints: Sequence[Any]) -> FreeVariables:
-    """Constraints of smtbx on occupancies that are refined as free variables."""
+    """Constraints of smtbx on occupancies (all of them refined) as free variables."""
     scatterers = structure.scatterers()
-    forms = [
-        form
-        for form in map(_form, constraints)
-        if form is not None and all(scatterers[i].flags.grad_occupancy() for i in form.atoms)
-    ]
+    forms = [form for form in map(_form, constraints) if form is not None]
     terms: dict[int, _Term] = {}
     values: list[float] = []
 

@@ -24,6 +24,12 @@ class Disorder:
     conformers: tuple[int, ...] = ()
     exclusions: tuple[int, ...] = ()
 
+    def part(self, i: int) -> int:
+        """The number of PART of an atom, 0 for none."""
+        if self.exclusions and self.exclusions[i]:
+            return -self.exclusions[i]
+        return self.conformers[i] if self.conformers else 0
+
     def extended(self, parents: Sequence[int]) -> Disorder:
         """With further atoms, each an alternative like its parent (index)."""
         return Disorder(

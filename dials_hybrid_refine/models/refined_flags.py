@@ -83,3 +83,21 @@ def _flag_dependents(constraint: Any, flagged: dict[str, set[int]]) -> None:
         for kind in {kind for _, kind in bound}:
             if kind == "occupancy" and group & flagged[kind]:
                 flagged[kind] |= group
+
+
+def in_effect(structure: xray.structure, constraints: Sequence[Any]) -> list[Any]:
+    """The constraints that bind a parameter which is refined, by the gradient flags of a structure.
+
+    smtbx would refine the position and the torsion of a group whose atoms are all fixed.
+    """
+    refined = {
+        "site": lambda flags: flags.grad_site(),
+        "U": lambda flags: flags.grad_u_iso() or flags.grad_u_aniso(),
+        "occupancy": lambda flags: flags.grad_occupancy(),
+    }
+    scatterers = structure.scatterers()
+    return [
+        constraint
+        for constraint in constraints
+        if any(refined[kind](scatterers[i].flags) for i, kind in constraint.constrained_parameters)
+    ]

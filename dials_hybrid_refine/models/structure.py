@@ -21,7 +21,7 @@ from smtbx.refinement import constraints
 
 from dials_hybrid_refine.diffraction.potential import AtomicParameters, CrystalComposition
 from dials_hybrid_refine.models.connectivity import Disorder, connectivity
-from dials_hybrid_refine.models.refined_flags import RefinedParameters, set_refined
+from dials_hybrid_refine.models.refined_flags import RefinedParameters, in_effect, set_refined
 
 
 def composition_of(structure: xray.structure) -> CrystalComposition:
@@ -125,7 +125,7 @@ class StructureModel(torch.nn.Module):
         super().__init__()
         self._start = structure.deep_copy_scatterers()
         set_refined(self._start, refined, shelx_constraints)
-        self._constraints = list(shelx_constraints)
+        self._constraints = in_effect(self._start, shelx_constraints)
         self._refined, self._disorder = refined, disorder
         self._connectivity = connectivity(self._start, disorder)
         #: the last shifts that were evaluated, which ``_structure`` has, with values and Jacobian

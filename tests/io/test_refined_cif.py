@@ -14,6 +14,7 @@ from numpy.testing import assert_allclose
 
 import iotbx.cif
 import iotbx.cif.model
+from smtbx.refinement.constraints.rigid import rigid_riding_expandable_group
 
 from dials_hybrid_refine.diffraction.electron import accelerating_voltage
 from dials_hybrid_refine.io.cif_atoms import hydrogen_treatment
@@ -28,6 +29,7 @@ from dials_hybrid_refine.io.kinematical_intensities import kinematical_intensiti
 from dials_hybrid_refine.io.refined_cif import CifContext, refined_cif
 from dials_hybrid_refine.io.structure import read_structure
 from dials_hybrid_refine.io.summary_json import InputFiles, summary
+from dials_hybrid_refine.models.connectivity import Disorder
 from dials_hybrid_refine.models.structure import RefinedParameters
 from dials_hybrid_refine.refinement.absolute_structure import AbsoluteStructure
 from dials_hybrid_refine.refinement.difference_map import DifferenceMap
@@ -119,7 +121,7 @@ def everything(result):
     context = CifContext(
         replace(MEASUREMENT, cell=own),
         replace(MODEL, thickness_model="cylinder", tilt_correction=True),
-        disorder={result.structure.scatterers()[0].label: ("A", "1")},
+        disorder=Disorder(tuple(range(len(result.structure.scatterers())))),
         loops=[merged_reflections(data, result.structure.unit_cell().volume())],
     )
     return result, context
@@ -297,15 +299,14 @@ def test_symmetry_is_stated(result):
 def test_riding_atoms_and_disorder(results):
     """calc_flag, refinement flag R, and the parts of a disordered structure."""
 
-    class Riding:
-        constrained_site_indices = (2,)
-
     result = results["polar"]
-    model = replace(MODEL, constraints=[Riding()])
-    block = block_of(result, CifContext(MEASUREMENT, model, disorder={"N1": ("A", "2")}))
+    model = replace(MODEL, constraints=[rigid_riding_expandable_group(1, (2,), False)])
+    block = block_of(
+        result, CifContext(MEASUREMENT, model, disorder=Disorder((0, 2, 0), (0, 0, 1)))
+    )
     assert list(block["_atom_site_calc_flag"]) == ["d", "d", "calc"]
     assert list(block["_atom_site_refinement_flags_posn"]) == [".", ".", "R"]
-    assert list(block["_atom_site_disorder_group"]) == [".", "2", "."]
+    assert list(block["_atom_site_disorder_group"]) == [".", "2", "-1"]
     assert block["_refine_ls_hydrogen_treatment"] == "constr"
 
 
