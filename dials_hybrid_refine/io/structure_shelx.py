@@ -76,10 +76,16 @@ def read_shelx(text: str) -> LoadedStructure:
         scatterer.label = atom.label  # iotbx has put it in upper case
     disorder = Disorder(tuple(model.conformer_indices or ()), tuple(model.sym_excl_indices or ()))
     notes = free_partly_fixed(structure, model.behaviours)
+    as_read = list(structure.sites_frac())
     constraints, unsupported, more = make_constraints(
         structure, instructions.atoms, instructions.groups, instructions.constraints,
         model.behaviours, disorder,
     )  # fmt: skip
+    # what an idealised group moves is no special position
+    given = [
+        site if after == before else after
+        for site, before, after in zip(plain.structure.sites_frac(), as_read, structure.sites_frac())
+    ]
     set_anisotropic(structure, instructions.atoms, instructions.constraints)
     instructions.unsupported |= unsupported
     scatterers = structure.scatterers()
@@ -92,7 +98,7 @@ def read_shelx(text: str) -> LoadedStructure:
     instructions.unsupported |= set(left_out)
     return LoadedStructure(
         structure=structure,
-        given_sites=list(plain.structure.sites_frac()),
+        given_sites=given,
         shelx_constraints=constraints,
         disorder=disorder,
         warnings=(*instructions.warnings(), *notes, *more),

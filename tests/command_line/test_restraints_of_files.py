@@ -51,6 +51,7 @@ def refine(folder: Path, name: str, *arguments: str, monkeypatch) -> dict:
     monkeypatch.chdir(folder)
     files = ["data.expt", "data.refl", "model.ins"]
     output = [f"output.json={name}.json", f"output.structure={name}.cif", f"output.log={name}.log"]
+    output.append(f"output.res={name}.res")
     hybrid_refine.run([*files, *FAST, *output, *arguments])
     return json.loads((folder / f"{name}.json").read_text())
 
@@ -121,6 +122,19 @@ def test_cif_has_the_items_of_the_restraints_dictionary(refined) -> None:
         np.testing.assert_allclose(moved, wanted.t().as_double(), atol=1e-6)
 
 
+def test_the_res_file_asks_for_them_again(refined) -> None:
+    folder, summary = refined
+    file = read_structure(folder / "ins.res")
+    assert not file.unsupported
+    kinds = [request.kind for request in file.restraints]
+    assert kinds == ["distance", "distance", "similar_displacements"]
+    for request, row in zip(file.restraints[:2], summary["restraints"], strict=False):
+        assert (request.target, request.sigma) == (row["target"], row["sigma"])
+        assert [atom.label for atom in request.atoms] == row["labels"]
+        written = [sgtbx.rt_mx(atom.operation).as_xyz() for atom in request.atoms]
+        assert written == row["operations"]
+
+
 def test_parameters_do_the_same_as_the_file(written, refined, monkeypatch) -> None:
     folder, operations = written
     scopes = "".join(
@@ -140,6 +154,12 @@ def test_parameters_do_the_same_as_the_file(written, refined, monkeypatch) -> No
     for one, two in zip(refined[1]["restraints"], other["restraints"], strict=True):
         assert one["ratio"] == two["ratio"]
         assert two["source"].startswith("restraints.")
+    # in SHELX syntax they are the same too
+    texts = [(folder / f"{name}.res").read_text().splitlines() for name in ("ins", "phil")]
+    wanted = [
+        [line for line in text if line.startswith(("EQIV", "DFIX", "SIMU"))] for text in texts
+    ]
+    assert wanted[0] == wanted[1] and len(wanted[0]) == 5
 
 
 @pytest.mark.parametrize(

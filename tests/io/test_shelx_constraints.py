@@ -158,6 +158,7 @@ AFIX 0"""
 
 def test_idealised_phenyl_ring(ins: Ins) -> None:
     """AFIX 66 with a hydrogen atom in between: sides of 1.39, diagonals twice that; C-H 1.083."""
+    assert ins.read(HEXAGON).warnings == ()
     model = ins.model(HEXAGON)
     # position and orientation, 6 U
     assert model.n_parameters == 6 + 6
