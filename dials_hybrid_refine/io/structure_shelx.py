@@ -84,7 +84,9 @@ def read_shelx(text: str) -> LoadedStructure:
     # what an idealised group moves is no special position
     given = [
         site if after == before else after
-        for site, before, after in zip(plain.structure.sites_frac(), as_read, structure.sites_frac())
+        for site, before, after in zip(
+            plain.structure.sites_frac(), as_read, structure.sites_frac()
+        )
     ]
     set_anisotropic(structure, instructions.atoms, instructions.constraints)
     instructions.unsupported |= unsupported

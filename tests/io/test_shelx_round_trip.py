@@ -10,11 +10,15 @@ import numpy as np
 import pytest
 import torch
 from examples import WAVELENGTH
+from finished_results import finished
 from molecules import alanine
+from test_refined_cif import HAND
 from test_refined_shelx import same_structure
 
 from cctbx import xray
 
+from dials_hybrid_refine.command_line.refine_files import shelx_model
+from dials_hybrid_refine.io.cif_experiment import Measurement
 from dials_hybrid_refine.io.refined_shelx import ShelxModel, shelx_names, shelx_notes, shelx_text
 from dials_hybrid_refine.io.structure import read_structure
 from dials_hybrid_refine.models.connectivity import Disorder
@@ -332,14 +336,14 @@ def test_chiral_volumes_keep_their_sign(tmp_path) -> None:
     """SHELXL takes the neighbours in the order of their names, which may be others than the labels."""
     structure = alanine(False)
     requests = (
-        asked("chiral_volume", "C2 C3 N1 C1", 2.5),
+        asked("chiral_volume", "C2 N1 C3 C1", 2.5),
         asked("chiral_centre", "C2", -2.5),
     )
-    # C1 comes last after its new name, as N1 and the C atoms before it keep theirs
-    structure.scatterers()[3].label = "Alpha_C"
+    # after N1 by its label, before it by its name in the file, C3
+    structure.scatterers()[5].label = "Z_methyl"
     requests = tuple(
         replace(
-            r, atoms=tuple(AtomName("Alpha_C" if a.label == "C1" else a.label) for a in r.atoms)
+            r, atoms=tuple(AtomName("Z_methyl" if a.label == "C3" else a.label) for a in r.atoms)
         )
         for r in requests
     )
@@ -354,6 +358,29 @@ def test_chiral_volumes_keep_their_sign(tmp_path) -> None:
     assert len(deviations[0]) == 2
     np.testing.assert_allclose(deviations[1], deviations[0], atol=1e-4)
     assert deviations[0].max() > 2
+
+
+def test_restraints_of_the_inverse(tmp_path) -> None:
+    """Where the inverse was taken, the same deviations from targets as of the structure before."""
+    structure = alanine(False)
+    image = AtomName("N1", "-x+1/2,-y,z+1/2")
+    requests = (
+        RestraintRequest("chiral_centre", "CHIV", (AtomName("C2"),), 0.1, 2.5),
+        RestraintRequest("distance", "DFIX", (AtomName("O1"), image), 0.02, 2.8),
+    )
+    model = Model(structure, restraints=requests)
+    inverse = finished(structure.change_hand(), RefinedParameters(), d_min=3.0)
+    inverse = replace(inverse, absolute_structure=replace(HAND, applied=True))
+    measurement = Measurement(WAVELENGTH, None, (-10.0, 10.0), 0.1, "profile", {})
+    text = shelx_text(shelx_model(model, measurement, inverse, 1.0))
+    again = read_structure(_written(tmp_path, text))
+    assert "CHIV -2.5 0.1 C2" in text
+    deviations = []
+    for s, asked_for in ((structure, requests), (again.structure, again.restraints)):
+        parameters = StructureModel(s, RefinedParameters())
+        restraints = StructureRestraints(s, asked_for)
+        deviations.append(np.abs(restraints.residuals(parameters()).detach().numpy()))
+    np.testing.assert_allclose(deviations[1], deviations[0], atol=1e-3)
 
 
 def test_what_shelx_cannot_say_is_a_remark(tmp_path) -> None:
