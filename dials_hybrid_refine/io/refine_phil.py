@@ -232,7 +232,7 @@ refinement {
     .help = "Most steps with the coarse calculation, after the thickness was scanned again. Its"
             "own settings are fixed; beams.* are those of the full calculation."
     .expert_level = 1
-  tolerance = 5e-3
+  tolerance = 2e-3
     .type = float(value_min=1e-9)
     .help = "A cycle ends when a step lowers the loss by less than this share of it."
     .expert_level = 1

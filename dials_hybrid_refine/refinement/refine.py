@@ -62,7 +62,7 @@ class Schedule:
         coarse_tolerance: the coarse calculation ends when a step lowers the loss by less than this
             share of it; going on would fit its errors.
         tolerance: a cycle ends when a step lowers the loss by less than this share of it; the
-            refinement has converged when a whole cycle lowers it by less than twice this
+            refinement has converged when a whole cycle lowers it by less than five times this
             share and the outliers stay the same.
     """
 
@@ -70,7 +70,7 @@ class Schedule:
     coarse_tolerance: float = 1e-2
     cycles: int = 6
     steps_per_cycle: int = 20
-    tolerance: float = 5e-3
+    tolerance: float = 2e-3
 
 
 @dataclass
@@ -236,7 +236,7 @@ class Refinement:
                 n_changed,
             )
             settled = n_changed <= 0.002 * len(self._data.observations)
-            if settled and first.loss - after < 2 * self._schedule.tolerance * after:
+            if settled and first.loss - after < 5 * self._schedule.tolerance * after:
                 self.state.status = "converged"
             if self.state.status == "converged" or cycle == self._schedule.cycles:
                 # the result speaks of the reflections that were fitted
