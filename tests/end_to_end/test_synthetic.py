@@ -61,6 +61,7 @@ def recovered(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any],
             f"output.json={folder / 'summary.json'}",
             f"output.log={folder / 'refine.log'}",
             "output.experiments=None",
+            "output.html=None",
             "output.reflections=None",
             "absolute_structure.test=False",
         ]
