@@ -85,10 +85,15 @@ def test_displacement_parameters_come_back(recovered: tuple[dict[str, Any], Any]
 
 
 def test_thickness_profile_comes_back(recovered: tuple[dict[str, Any], Any]) -> None:
-    summary, _ = recovered
-    for entry in summary["thickness"]:
-        truth = np.interp(entry["phi"], (-30, 0, 30), THICKNESS)
-        assert entry["mean"] == pytest.approx(truth, rel=0.05)
+    """Within 3 % where the data determine it as well as that, elsewhere as well as it says itself."""
+    entries = recovered[0]["thickness"]
+    truth = np.array([np.interp(entry["phi"], (-30, 0, 30), THICKNESS) for entry in entries])
+    deviation = np.array([entry["mean"] for entry in entries]) - truth
+    su = np.array([entry["mean_su"] for entry in entries])
+    determined = su < 0.03 * truth
+    assert determined.mean() > 0.5
+    assert np.sqrt(np.mean((deviation / truth)[determined] ** 2)) < 0.03
+    assert (np.abs(deviation) < np.maximum(0.05 * truth, 4 * su)).all()
 
 
 def test_fit_is_as_good_as_the_noise(recovered: tuple[dict[str, Any], Any]) -> None:
