@@ -4,6 +4,7 @@
 #   make demo     simulate a crystal and refine it
 #   make test     run all tests            make test ARGS="-k quartz -x"
 #   make lint     style, format and types
+#   make docs     the pages of docs/ in build/docs
 #   make env      the set-up alone         make env PYTHON=/path/of/python3 TORCH=torch
 #   make clean    remove all of it
 
@@ -12,7 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: env demo test lint clean
+.PHONY: env demo docs test lint clean
 
 env: $(READY)
 
@@ -30,6 +31,9 @@ lint: env
 	$(BIN)/python -m ruff check
 	$(BIN)/python -m ruff format --check
 	$(BIN)/python -m mypy
+
+docs: env
+	$(BIN)/python -m sphinx -W -n --keep-going docs build/docs
 
 clean:
 	rm -rf $(VENV) build *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache

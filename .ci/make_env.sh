@@ -81,4 +81,4 @@ if ! "$venv/bin/python" -c "import torch" >/dev/null 2>&1; then
 fi
 say "installing dials_hybrid_refine (editable) with what its tests need"
 pip_install "setuptools>=70.1" # the first that builds wheels without the wheel package
-pip_install --no-build-isolation --editable ".[test,dev]"
+pip_install --no-build-isolation --editable ".[docs,test,dev]"
