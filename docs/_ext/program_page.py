@@ -42,13 +42,7 @@ class Program(SphinxDirective):
 
 def _parameters(scope: Any) -> nodes.section:
     """A section with the parameters that stand alone, and one within it for each scope."""
-    section = _section("Parameters", "parameters")
-    visible = [child for child in scope.objects if _visible(child)]
-    section += _definitions(child for child in visible if child.is_definition)
-    for child in visible:
-        if child.is_scope:
-            section += _scope(child)
-    return section
+    return _filled(_section("Parameters", "parameters"), scope)
 
 
 def _scope(scope: Any) -> nodes.section:
@@ -57,6 +51,10 @@ def _scope(scope: Any) -> nodes.section:
         section += nodes.paragraph(text=_sentence(scope.help))
     if scope.multiple:
         section += nodes.paragraph(text="It may be given more than once.")
+    return _filled(section, scope)
+
+
+def _filled(section: nodes.section, scope: Any) -> nodes.section:
     visible = [child for child in scope.objects if _visible(child)]
     section += _definitions(child for child in visible if child.is_definition)
     for child in visible:
@@ -113,8 +111,7 @@ def _type(definition: Any) -> str:
 def _limits(match: re.Match[str]) -> str:
     """``(value_min=0, value_max=1)`` as " from 0 to 1"."""
     given = dict(part.split("=") for part in match[1].split(", ") if part)
-    words = [(f"{word} {given[key]}") for key, word in _LIMITS.items() if key in given]
-    return "".join(f" {word}" for word in words)
+    return "".join(f" {word} {given[key]}" for key, word in _LIMITS.items() if key in given)
 
 
 _LIMITS = {"value_min": "from", "value_max": "to"}
