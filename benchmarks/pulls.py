@@ -21,7 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -68,6 +68,9 @@ SCHEMES = {
 #: thickness of the crystal, its standard deviation (Angstrom), mean intensity and background (counts)
 _THICKNESS, _WIDTH = 400.0, 60.0
 _COUNTS, _BACKGROUND = 2000.0, 100.0
+
+#: kinds of ``pulls`` that are squares of something of the order of 1
+_SQUARES = ("distance", "chi_square")
 
 
 @dataclass(frozen=True)
@@ -147,10 +150,11 @@ def refine(experiment: Experiment, scheme: str, thickness: str, seed: int) -> Re
 
 
 def pulls(result: Result, truth: xray.structure) -> dict[str, list[float]]:
-    """Pulls by kind of quantity: sites, U, bonds, angles, thickness; and "distance".
+    """Pulls by kind of quantity: sites, U, bonds, angles, thickness; "distance" and "chi_square".
 
-    The last is d^T C^-1 d over their number, for all independent structural parameters together: its
-    expectation is 1 whatever the correlations.
+    "distance" is d^T C^-1 d over their number, for all independent structural parameters together: its
+    expectation is 1 whatever the correlations. "chi_square" is chi^2 / (N - P) without E, which
+    should be 1 where the weights are inverse variances of the noise.
     """
     structure, covariance = result.structure, result.covariance
     assert covariance is not None
@@ -182,6 +186,9 @@ def pulls(result: Result, truth: xray.structure) -> dict[str, list[float]]:
     ]
     rank = int(np.linalg.matrix_rank(covariance / np.outer(sigma, sigma).clip(1e-30), 1e-6, True))
     found["distance"] = [float(difference @ _inverse(covariance) @ difference) / rank]
+    statistics = result.statistics
+    freedom = statistics.used.n_reflections - statistics.n_parameters_effective
+    found["chi_square"] = [statistics.loss_final / freedom]
     return found
 
 
@@ -192,15 +199,30 @@ def _inverse(covariance: _Array) -> _Array:
     return np.asarray(np.linalg.pinv(scaled, rcond=1e-6, hermitian=True) / np.outer(size, size))
 
 
-def standard_deviations(
-    all_pulls: Mapping[str, list[float]],
-) -> dict[str, tuple[float, float, int]]:
-    """Root mean square, mean and number by kind; of "distance" the root of the mean."""
+@dataclass(frozen=True)
+class Size:
+    """Root mean square of a kind of pulls over realisations.
+
+    Attributes:
+        rms: root of the mean over realisations of their mean squares.
+        su: of ``rms``, from the scatter of the realisations.
+        mean: of the pulls.
+    """
+
+    rms: float
+    su: float
+    mean: float
+
+
+def sizes(realisations: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, Size]:
+    """By kind; those in ``_SQUARES`` are squares already. Pulls of one realisation are correlated."""
     table = {}
-    for kind, values in all_pulls.items():
-        array = np.array(values)
-        size = np.sqrt(array.mean() if kind == "distance" else (array**2).mean())
-        table[kind] = (float(size), float(array.mean()), len(array))
+    for kind in realisations[0]:
+        values = [np.array(pulls_of_one[kind]) for pulls_of_one in realisations]
+        squares = np.array([(v if kind in _SQUARES else v**2).mean() for v in values])
+        rms = float(np.sqrt(squares.mean()))
+        su = float(squares.std(ddof=1) / (2 * rms * np.sqrt(len(squares))))
+        table[kind] = Size(rms, su, float(np.mean([v.mean() for v in values])))
     return table
 
 
@@ -215,19 +237,18 @@ def main() -> None:
     # data that each model can fit
     width = _WIDTH if arguments.thickness == "neural" else 0.0
     experiment = Experiment.simulate(30.0, 0.7, width)
-    collected: dict[str, list[float]] = {}
-    started, seed = time.monotonic(), 0
-    while time.monotonic() - started < 60 * arguments.minutes:
-        seed += 1
+    realisations: list[dict[str, list[float]]] = []
+    started = time.monotonic()
+    while len(realisations) < 2 or time.monotonic() - started < 60 * arguments.minutes:
+        seed = len(realisations) + 1
         result = refine(experiment, arguments.scheme, arguments.thickness, seed)
-        for kind, values in pulls(result, experiment.case.structure).items():
-            collected.setdefault(kind, []).extend(values)
+        realisations.append(pulls(result, experiment.case.structure))
+        if arguments.json:
+            arguments.json.write_text(json.dumps(realisations))
     n = len(experiment.observations)
     print(f"{arguments.scheme}, {arguments.thickness}: {seed} realisations of {n} reflections")
-    for kind, (size, mean, number) in standard_deviations(collected).items():
-        print(f"{kind:>10}: r.m.s. {size:.2f}, mean {mean:+.2f}, {number} pulls")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(collected))
+    for kind, size in sizes(realisations).items():
+        print(f"{kind:>12}: r.m.s. {size.rms:.2f} +- {size.su:.2f}, mean {size.mean:+.2f}")
 
 
 if __name__ == "__main__":

@@ -11,8 +11,6 @@ is far too small.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 
 from dials_hybrid_refine.models.hybrid import HybridModel
@@ -20,26 +18,16 @@ from dials_hybrid_refine.models.thickness.base import ThicknessModel
 from dials_hybrid_refine.refinement.jacobian import parameter_jacobian, places_of
 from dials_hybrid_refine.refinement.objective import GaussNewton
 
-#: prior standard deviation of each parameter of a thickness model, in units in which 1 is a large step
-#: (a logarithm, a weight of a network). Of 1, 3.2, 10 and 32, 10 gave deviations from the truth nearest
-#: their s.u. in six draws of noise on the data of ``test_profile_uncertainty`` (root mean square 0.8 for
-#: the mean and 1.0 for the width; with 1 it was 1.3 and 2.1). In five of six other draws no deviation
-#: exceeded 1.8; in the sixth the distribution had run to a single node at the end of the scan.
-_WIDEST = 10.0
-
 
 def thickness_covariance(model: HybridModel, normal: GaussNewton) -> torch.Tensor:
     """Covariance (q, q) of the thickness model's parameters for unit weight, all others marginalised.
 
-    A network has directions that neither data nor priors see where they are taken, but which a linear
-    extrapolation carries to any thickness. A wide normal prior on each parameter, of which the
-    refinement itself knows nothing, keeps the approximation where it can hold.
+    A linear extrapolation would carry directions of a network that neither data nor priors see to any
+    thickness: ``GaussNewton.bounds`` keep the approximation where it can hold.
     """
     refined = [p for p in model.parameters() if p.requires_grad]
-    own = torch.zeros(len(normal.normal), dtype=torch.bool)
-    own[places_of(model.thickness.parameters(), refined)] = True
-    bounded = replace(normal, normal=normal.normal + torch.diag(own / _WIDEST**2))
-    return bounded.covariance()[own][:, own]
+    own = places_of(model.thickness.parameters(), refined)
+    return normal.covariance()[own][:, own]
 
 
 def profile_uncertainty(

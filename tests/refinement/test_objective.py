@@ -309,7 +309,8 @@ def test_gauss_newton_matrix_agrees_with_finite_differences(thickness: str, extr
     )
     objective = make_objective(model, truth, block_width=0.2)
     vector = get_vector(objective)
-    found = objective.gauss_newton_matrix().normal
+    equations = objective.gauss_newton_matrix()
+    found = equations.normal
     torch.testing.assert_close(get_vector(objective), vector, rtol=0, atol=0)
     columns = []
     for i in range(len(vector)):
@@ -328,6 +329,10 @@ def test_gauss_newton_matrix_agrees_with_finite_differences(thickness: str, extr
     assert relative.abs().max() < 0.02
     torch.testing.assert_close(found, found.T, rtol=1e-9, atol=1e-9 * float(found.abs().max()))
     assert torch.linalg.eigvalsh(found).min() > -1e-9 * found.diagonal().max()
+    # what the scales' prior says is a prior's part and none of the data's
+    of_data = jacobian[: len(objective.weights)]
+    relative = (found - equations.prior - of_data.T @ of_data) / size[:, None] / size[None]
+    assert relative.abs().max() < 0.02
 
 
 def test_effective_number_of_scales() -> None:

@@ -62,14 +62,17 @@ def test_uncertainty_of_one_thickness() -> None:
 
 
 def test_other_parameters_are_marginalised() -> None:
-    """The inverse of the whole matrix, in which the thickness alone has a prior, of width 10."""
+    """The inverse of the whole matrix, bounds included."""
     model = make_model(ConstantThickness(300.0))
     names = [n for n, p in model.named_parameters() for _ in range(p.numel())]
     place = names.index("thickness.log_thickness")
     generator = torch.Generator().manual_seed(4)
     root = torch.randn(len(names), len(names), generator=generator).double()
     matrix = root @ root.T
-    found = thickness_covariance(model, GaussNewton(matrix, torch.zeros_like(matrix), 0.0))
+    bounds = torch.zeros(len(names), dtype=torch.float64)
+    bounds[place] = 0.01
+    zero = torch.zeros_like(matrix)
+    found = thickness_covariance(model, GaussNewton(matrix, zero, 0.0, bounds=bounds))
     matrix[place, place] += 0.01
     expected = torch.linalg.inv(matrix)[place, place]
     assert found.item() == pytest.approx(expected.item(), rel=1e-6)

@@ -205,7 +205,8 @@ def test_planarity_is_kept(experiment: Experiment, free: Fit) -> None:
     assert summary.restrained_s == pytest.approx(
         1, abs=4 / (2 * len(experiment.observations)) ** 0.5
     )
-    # what the restraints determine and what the data do add up to all that is refined
+    # what the restraints determine and what the data do add up to all that is refined, but for the
+    # little that the priors of orientation and scales say
     total = fit.normal.effective_parameters() + fit.normal.restrained_parameters()
     all_free = free.normal.effective_parameters() + free.normal.restrained_parameters()
-    assert total == pytest.approx(all_free, abs=0.1)
+    assert total == pytest.approx(all_free, abs=0.3)
