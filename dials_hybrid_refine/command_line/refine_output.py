@@ -31,7 +31,7 @@ from dials_hybrid_refine.report.write_report import ReportFiles, report_writers,
 logger = logging.getLogger("dials.hybrid_refine")
 
 
-def check_output(output: Any) -> None:
+def check_output(output: Any, checkpoint: str | None = None) -> None:
     """Whether all output can be written, found out before hours of computing.
 
     Raises:
@@ -40,7 +40,7 @@ def check_output(output: Any) -> None:
     names = {f"output.{n}": p for n, p in vars(output).items() if not n.startswith("_")}
     check_folder("output.plots", names.pop("output.plots"))
     names.pop("output.plots_format")
-    check_outputs(names)
+    check_outputs({**names, "checkpoint.file": checkpoint})
     if output.html is not None:
         plotly_javascript()
 
