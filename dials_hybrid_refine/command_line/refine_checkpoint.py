@@ -33,11 +33,7 @@ def begin_journal(
     """
     chosen = command.params.checkpoint
     provenance = Provenance(
-        {
-            "experiments": files.sha256[files.experiments[0]],
-            "reflections": files.sha256[files.reflections[0]],
-            "structure": files.sha256[files.structure],
-        },
+        files.digests,
         decisive_parameters(command.changed),
         versions(),
         {effect.name: f"{effect.package} {effect.version}" for effect in effects},

@@ -17,7 +17,7 @@ from dials_hybrid_refine.command_line import hybrid_refine
 
 NUMBER, COUNT, TEXT, LIST = (int, float), int, str, list
 KEYS = {
-    "program": TEXT, "version": TEXT, "status": TEXT, "seed": COUNT,
+    "program": TEXT, "version": TEXT, "status": TEXT, "seed": COUNT, "versions": dict, "parameters": TEXT,
     "input": {"experiments": LIST, "reflections": LIST, "structure": TEXT, "sha256": dict},
     "statistics": {
         "n_reflections": COUNT, "n_observed": COUNT, "n_rejected": COUNT, "n_excluded": dict,
