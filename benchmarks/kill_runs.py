@@ -38,7 +38,8 @@ SETTINGS = [
     "nproc=1",
     "thickness.max=600",
     "refinement.max_cycles=2",
-    "refinement.max_steps=4",
+    "refinement.max_steps=3",
+    "reindexing.test=False",
     "absolute_structure.test=True",
     "output.html=None",
 ]
@@ -94,7 +95,7 @@ def start(folder: Path, run: Any, arguments: Sequence[str]) -> int:
         os.dup2(log, 2)
         run(list(arguments))
         code = 0
-    except SystemExit as error:
+    except (Exception, SystemExit) as error:
         print(error)
     finally:
         sys.stdout.flush()

@@ -25,11 +25,11 @@ from dials_hybrid_refine.refinement.refine import Controls, Schedule
 from dials_hybrid_refine.refinement.result import Iteration, Result
 
 OPTIONS = RefinementOptions(
-    thickness=ThicknessOptions(largest=500.0),
-    beams=BeamOptions(s_max=0.012, tilt_step=0.1),
+    thickness=ThicknessOptions(largest=400.0, node_distance=80.0),
+    beams=BeamOptions(g_max=1.0, s_max=0.012),
     structure=RefinedParameters(displacements=False),
     test_setting=False,
-    schedule=Schedule(coarse_steps=2, cycles=2, steps_per_cycle=5, tolerance=1e-6),
+    schedule=Schedule(coarse_steps=2, cycles=2, steps_per_cycle=2, tolerance=1e-6),
     propagation=PropagationSettings(n_threads=1),
     absolute_structure=AbsoluteStructureOptions(test=True),
     difference_map=False,
@@ -39,7 +39,7 @@ OPTIONS = RefinementOptions(
 @lru_cache(maxsize=None)
 def data() -> tuple[ScanGeometry, Observations]:
     structure = quartz_structure()
-    scan = make_scan(structure, -6, 6)
+    scan = make_scan(structure, -3, 3)
     observations = crossing_reflections(scan, 1.0, 0.006)
     thickness = GivenThickness([250.0], 25.0, scan.phi_range)
     limits = BeamSelection(1.0, 0.012, 0.1)
@@ -99,14 +99,10 @@ def whole() -> tuple[Result, list[Journal]]:
 @pytest.mark.parametrize(
     "stage, step",
     [
-        ("thickness scan", 0),
         ("start", 2),
-        ("coarse", 1),
         ("limits of the calculation", 0),
-        ("cycle 1", 3),
-        ("cycle 2", 4),
-        ("inverse 1", 2),
-        ("given 2", 0),
+        ("cycle 1", 1),
+        ("inverse 1", 1),
     ],
 )
 def test_going_on_changes_nothing(stage: str, step: int) -> None:
