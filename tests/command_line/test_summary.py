@@ -93,7 +93,7 @@ def test_numbers_are_finite_numbers(refined):
             for item in value:
                 strings(item, path)
         elif isinstance(value, str):
-            assert not re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?|nan|inf", value.lower()), path
+            assert not re.fullmatch(r"[-+]?\.?\d[\d.]*(e[-+]?\d+)?|nan|inf", value.lower()), path
 
     strings(content)
 
