@@ -38,6 +38,7 @@ import iotbx.phil
 from dials.util import show_mail_handle_errors
 from smtbx.refinement.constraints import InvalidConstraint
 
+from dials_hybrid_refine.command_line.refine_checkpoint import begin_journal, end_journal
 from dials_hybrid_refine.command_line.refine_files import check_formats
 from dials_hybrid_refine.command_line.refine_input import check_limits, read_input, virtual_frames
 from dials_hybrid_refine.command_line.refine_options import refinement_options
@@ -95,13 +96,15 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
     with errors_for_users():
         command, plugins = parse_with_effects(phil, usage, __doc__, arguments or ["-h"])
         check_limits(command.params)
-        start(command, "dials.hybrid_refine", check_output)
+        checkpoint = command.params.checkpoint
+        start(command, "dials.hybrid_refine", lambda files: check_output(files, checkpoint.file))
         warn_of_broken(plugins)
         data = read_input(command)
         check_formats(command.params, data.model)
         options = refinement_options(command.params)
         effects = make_effects(plugins, command.params, EffectContext([data.scan]))
         frames = virtual_frames(command.params, data)
+        journal = begin_journal(command, data.files, effects)
         most = (
             STEPS_BEFORE_RESCAN
             + options.schedule.coarse_steps
@@ -117,7 +120,7 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
                 data.observations,
                 data.model.structure,
                 options,
-                Controls(observer, should_stop),
+                Controls(observer, should_stop, journal),
                 data.model.constraints,
                 effects,
                 frames=frames,
@@ -131,6 +134,7 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
         write_output(
             command, options, data, result, geometry, lambda path: experiments.as_file(path)
         )
+        end_journal(checkpoint, result.status)
     if result.status == "interrupted":
         sys.exit(130)
 

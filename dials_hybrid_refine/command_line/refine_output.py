@@ -15,6 +15,7 @@ from dxtbx.model import ExperimentList
 from dials_hybrid_refine.command_line.refine_files import Writer, structure_writers
 from dials_hybrid_refine.command_line.refine_input import InputData
 from dials_hybrid_refine.diffraction.scan import ScanGeometry
+from dials_hybrid_refine.io.checkpoint import decisive_parameters
 from dials_hybrid_refine.io.cif_experiment import DIALS, PETS2, Measurement, measured_cell
 from dials_hybrid_refine.io.command_input import CommandInput
 from dials_hybrid_refine.io.difference_map_files import write_map, write_map_coefficients
@@ -22,6 +23,7 @@ from dials_hybrid_refine.io.output_files import check_folder, check_outputs, wri
 from dials_hybrid_refine.io.refined_experiments import follow_hand, with_orientation_correction
 from dials_hybrid_refine.io.refined_reflections import with_calculated
 from dials_hybrid_refine.io.summary_json import as_text, summary
+from dials_hybrid_refine.io.versions import described_origin
 from dials_hybrid_refine.refinement.geometry import Geometry, cell_covariance, structure_geometry
 from dials_hybrid_refine.refinement.options import RefinementOptions
 from dials_hybrid_refine.refinement.result import Result
@@ -31,7 +33,7 @@ from dials_hybrid_refine.report.write_report import ReportFiles, report_writers,
 logger = logging.getLogger("dials.hybrid_refine")
 
 
-def check_output(output: Any) -> None:
+def check_output(output: Any, checkpoint: str | None = None) -> None:
     """Whether all output can be written, found out before hours of computing.
 
     Raises:
@@ -40,7 +42,7 @@ def check_output(output: Any) -> None:
     names = {f"output.{n}": p for n, p in vars(output).items() if not n.startswith("_")}
     check_folder("output.plots", names.pop("output.plots"))
     names.pop("output.plots_format")
-    check_outputs(names)
+    check_outputs({**names, "checkpoint.file": checkpoint})
     if output.html is not None:
         plotly_javascript()
 
@@ -52,8 +54,9 @@ def refined_geometry(result: Result, data: InputData) -> Geometry:
     return structure_geometry(result.structure, result.covariance, of_cell, data.model.disorder)
 
 
-def measurement_of(params: Any, data: InputData) -> Measurement:
+def measurement_of(command: CommandInput, data: InputData) -> Measurement:
     """What the files state of the experiment."""
+    params = command.params
     return Measurement(
         wavelength=data.scan.wavelength,
         cell=measured_cell(data.experiment.crystal),
@@ -63,6 +66,9 @@ def measurement_of(params: Any, data: InputData) -> Measurement:
         n_excluded=data.exclusion.counts,
         steps=params.beams.tilts_per_window,
         reduction=PETS2 if "pets_frame_phi" in data.table else DIALS,
+        origin=described_origin(
+            data.files.digests, decisive_parameters(command.changed), params.seed
+        ),
     )
 
 
@@ -94,7 +100,9 @@ def write_output(
     """
     params = command.params
     output = params.output
-    content = summary(result, data.files, data.exclusion.counts, params.seed, geometry)
+    content = summary(
+        result, data.files, data.exclusion.counts, params.seed, geometry, command.changed
+    )
     report = ReportFiles(output.html, output.plots_json, output.plots, output.plots_format)
     date = datetime.now().strftime("%Y-%m-%d %H:%M")
     report_context = ReportContext(command.changed, len(data.table), dials_version(), date)
@@ -105,7 +113,7 @@ def write_output(
 
     writers: list[Writer] = [
         *structure_writers(
-            params, data.model, options, measurement_of(params, data), result, geometry
+            params, data.model, options, measurement_of(command, data), result, geometry
         ),
         ("experiments", output.experiments, write_experiments),
         (

@@ -69,6 +69,7 @@ class Measurement:
         n_excluded: reflections left out before the refinement, by reason.
         steps: orientations in each intensity of data recorded in steps; None: continuous rotation.
         reduction: the program that has integrated the data.
+        origin: what is needed to repeat the refinement (``versions.described_origin``).
     """
 
     wavelength: float
@@ -79,6 +80,7 @@ class Measurement:
     n_excluded: Mapping[str, int]
     steps: int | None = None
     reduction: str = DIALS
+    origin: str = ""
 
 
 def cell_su(structure: xray.structure, cell: MeasuredCell | None) -> tuple[float, ...] | None:
@@ -218,7 +220,7 @@ def software_items(measurement: Measurement) -> dict[str, str]:
     """Programs and the date."""
     program = f"dials.hybrid_refine {__version__}"
     return {
-        "_audit_creation_method": program,
+        "_audit_creation_method": fold(f"{program}\n{measurement.origin}".strip()),
         "_audit_creation_date": date.today().isoformat(),
         "_computing_cell_refinement": measurement.reduction,
         "_computing_data_reduction": measurement.reduction,

@@ -145,7 +145,7 @@ def _check_values(params: Any, scope: libtbx.phil.scope) -> None:
     defaults = scope.extract()
     for definition in scope.all_definitions():
         name = definition.path
-        if definition.object.multiple or name.startswith(("input.", "output.")):
+        if definition.object.multiple or name.startswith(("input.", "output.", "checkpoint.file")):
             continue
         default = _values_of(defaults, name)[0]
         for value in _values_of(params, name):

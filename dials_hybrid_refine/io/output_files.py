@@ -72,9 +72,12 @@ def write_atomically(path: str, write: Callable[[str], object]) -> None:
         ValueError: if writing fails, for want of space or permission.
     """
     target = Path(path).absolute()
-    handle, temporary = tempfile.mkstemp(
-        prefix=f".{target.stem[:30]}-", suffix=target.suffix, dir=target.parent
-    )
+    try:
+        handle, temporary = tempfile.mkstemp(
+            prefix=f".{target.stem[:30]}-", suffix=target.suffix, dir=target.parent
+        )
+    except OSError as error:
+        raise ValueError(f"writing {path} failed: {error.strerror or error}") from error
     os.close(handle)
     try:
         write(temporary)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dials_hybrid_refine.io.checkpoint import CHECKPOINT_PHIL
 from dials_hybrid_refine.io.command_input import INPUT_PHIL
 from dials_hybrid_refine.io.restraints_phil import RESTRAINTS_PHIL
 
 REFINE_PHIL = (
     INPUT_PHIL
     + RESTRAINTS_PHIL
+    + CHECKPOINT_PHIL
     + """
 d_min = None
   .type = float(value_min=0)

@@ -16,6 +16,7 @@ from cctbx import adptbx
 
 from dials_hybrid_refine import __version__
 from dials_hybrid_refine.io.standard_uncertainties import standard_uncertainties
+from dials_hybrid_refine.io.versions import versions
 from dials_hybrid_refine.refinement.difference_map import DifferenceMap
 from dials_hybrid_refine.refinement.frame_statistics import FrameStatistics
 from dials_hybrid_refine.refinement.geometry import Geometry
@@ -35,6 +36,15 @@ class InputFiles:
     structure: str
     sha256: Mapping[str, str]
 
+    @property
+    def digests(self) -> dict[str, str]:
+        """The SHA-256 of each, by what the file is, where there is one of each kind."""
+        return {
+            "experiments": self.sha256[self.experiments[0]],
+            "reflections": self.sha256[self.reflections[0]],
+            "structure": self.sha256[self.structure],
+        }
+
 
 def input_files(
     experiments: Sequence[str], reflections: Sequence[str], structure: str
@@ -53,8 +63,13 @@ def summary(
     n_excluded: Mapping[str, int],
     seed: int,
     geometry: Geometry | None = None,
+    parameters: str = "",
 ) -> dict[str, Any]:
-    """The summary as plain numbers, strings, lists and dictionaries; never NaN."""
+    """The summary as plain numbers, strings, lists and dictionaries; never NaN.
+
+    Args:
+        parameters: PHIL of those that are not at their defaults.
+    """
     statistics, profiles = result.statistics, result.profiles
     absorption = result.absorption
     content = {
@@ -62,6 +77,8 @@ def summary(
         "version": __version__,
         "status": result.status,
         "seed": seed,
+        "versions": versions(),
+        "parameters": parameters,
         "input": {
             "experiments": list(files.experiments),
             "reflections": list(files.reflections),

@@ -38,13 +38,17 @@ class HasLoss(Protocol):
 class Step:
     """An accepted step: the parameters (p,) after it, and how much the loss fell.
 
-    ``evaluation`` is what the function returned at these parameters.
+    ``evaluation`` is what the function returned at these parameters. Levenberg-Marquardt goes on from
+    parameters, ``damping``, and the approximate Hessian (p, p) that has served for ``age`` steps; None:
+    a new one is due.
     """
 
     parameters: torch.Tensor
     evaluation: HasLoss
     decrease: float
     damping: float = 0.0
+    hessian: torch.Tensor | None = None
+    age: int = 0
 
 
 Function = Callable[[torch.Tensor], tuple[HasLoss, torch.Tensor]]
@@ -56,6 +60,8 @@ def levenberg_marquardt_steps(
     start: torch.Tensor,
     damping: float = 1.0,
     max_step: float = 20.0,
+    hessian: torch.Tensor | None = None,
+    age: int = 0,
 ) -> Iterator[Step]:
     """Steps that each lower the loss; ends when none is found.
 
@@ -67,11 +73,14 @@ def levenberg_marquardt_steps(
         start: parameters to start from, in units in which 1 is a large step.
         damping: starting value of lambda; the damped Hessian is H + lambda (diag H + 1).
         max_step: longest change of any one parameter in a step.
+        hessian, age: of the ``Step`` to go on from, whose parameters and damping are ``start`` and
+            ``damping``.
     """
     parameters = start.clone()
     evaluation, gradient = function(parameters)
-    hessian, age = 2 * normal_matrix(), 0
     while True:
+        if hessian is None:
+            hessian, age = 2 * normal_matrix(), 0
         first_damping = damping
         for _ in range(_MAX_TRIALS if age == 0 else _MAX_TRIALS_LATER):
             step = -_solve(damped(hessian, damping), gradient)
@@ -86,16 +95,16 @@ def levenberg_marquardt_steps(
             if age == 0:
                 return
             function(parameters)
-            hessian, age = 2 * normal_matrix(), 0
+            hessian = None
             damping = first_damping  # that it had to grow was the old matrix' fault
             continue
         gain = decrease / expected if expected > 0 else 0.0
         damping = damping / 5 if gain > 0.7 else damping * 3 if gain < 0.25 else damping
         parameters, evaluation, gradient = parameters + step, trial, trial_gradient
-        yield Step(parameters, evaluation, decrease, damping)
         age += 1
         if age == _STEPS_PER_MATRIX or not _GOOD_GAIN[0] < gain < _GOOD_GAIN[1]:
-            hessian, age = 2 * normal_matrix(), 0
+            hessian = None
+        yield Step(parameters, evaluation, decrease, damping, hessian, age)
 
 
 def damped(hessian: torch.Tensor, damping: float) -> torch.Tensor:

@@ -126,6 +126,9 @@ class Objective:
         self._intensity = torch.from_numpy(observations.intensity)
         self._scale_variation = scale_variation
         self._roughness = torch.zeros(0)
+        #: counts per incident electron and degree that the scales' prior starts from; None until the
+        #: first evaluation, which finds it
+        self.overall_scale: float | None = None
 
     def parameters(self) -> list[torch.nn.Parameter]:
         """The refined parameters, in a fixed order."""
@@ -143,17 +146,17 @@ class Objective:
     def _scale_prior(self, design: torch.Tensor) -> torch.Tensor:
         """P, fixed at the first evaluation from the overall scale found there."""
         if not len(self._roughness):
-            total = design.detach().sum(1)
-            overall = (self.weights * self._intensity * total).sum() / (
-                self.weights * total**2
-            ).sum()
+            if self.overall_scale is None:
+                total = design.detach().sum(1)
+                overlap = (self.weights * self._intensity * total).sum()
+                self.overall_scale = float(overlap / (self.weights * total**2).sum())
             experiments, phi = (x.tolist() for x in self.simulator.segment_positions())
             rows = []
             for i in range(len(phi) - 1):
                 if experiments[i] == experiments[i + 1]:
                     row = torch.zeros(len(phi), dtype=torch.float64)
                     distance = abs(phi[i + 1] - phi[i])
-                    size = self._scale_variation * overall * distance**0.5
+                    size = self._scale_variation * self.overall_scale * distance**0.5
                     row[i], row[i + 1] = -1 / size, 1 / size
                     rows.append(row)
             differences = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,7 @@ from dials_hybrid_refine.refinement.held_out import (
     choose_held_out_stretches,
     scan_stretches,
 )
+from dials_hybrid_refine.refinement.journal import Journal
 from dials_hybrid_refine.refinement.options import RefinementOptions
 from dials_hybrid_refine.refinement.other_hand import HandTest, check_test, with_hand
 from dials_hybrid_refine.refinement.refine import (
@@ -59,7 +60,7 @@ from dials_hybrid_refine.refinement.summarise import summarise
 from dials_hybrid_refine.refinement.thickness_course import (
     coarse_end,
     coarse_start,
-    scan_basin,
+    remembered_scan,
     trim_thickness,
 )
 
@@ -110,6 +111,7 @@ def run_refinement(
             that do not suit the structure, or a test of the hand of a structure that has none.
     """
     started = time.monotonic()
+    controls = controls or Controls()
     check_test(structure, options.absolute_structure)
     phi_ranges = [scan.phi_range for scan in scans]
     model = HybridModel(
@@ -136,9 +138,15 @@ def run_refinement(
             len(sample.observations),
             len(data.observations),
         )
-    scan = scan_basin(model, sample, options, coarse)
+    journal = controls.journal
+    scan = remembered_scan(journal, model, sample, options, coarse)
     if options.test_setting:
-        check_setting(model, sample, structure, options, coarse, scan.best[0])
+
+        def test_setting() -> dict[str, Any]:
+            check_setting(model, sample, structure, options, coarse, scan.best[0])
+            return {}
+
+        journal.remembered("test of the setting", test_setting)
     spread = float(np.sqrt(scan.chi_square.min() / (~sample.held_out).sum()))
     refinement = Refinement(
         sample,
@@ -147,7 +155,7 @@ def run_refinement(
         options.weighting,
         options.scale_variation,
         options.schedule,
-        controls or Controls(),
+        controls,
         spread,
         replace(derivative_selection(g_data), **sampling),
     )
@@ -288,11 +296,29 @@ def _fine_cycles(
 
     while True:
         accuracy = needed()
-        fine = _full_selection(data, model, g_data, thickness, options, accuracy, sampling)
+        fine = _remembered_selection(
+            refinement.journal,
+            lambda: _full_selection(data, model, g_data, thickness, options, accuracy, sampling),
+            sampling,
+        )
         refinement.fine_cycles(fine)
         if state.status == "interrupted" or needed() > accuracy / _MUCH_BETTER:
             return fine
         logger.info("The fit is much better now and deserves a more accurate calculation")
+
+
+def _remembered_selection(
+    journal: Journal, choose: Callable[[], BeamSelection], sampling: Mapping[str, Any]
+) -> BeamSelection:
+    """The full calculation, chosen anew if no earlier run has."""
+    entry = journal.remembered("limits of the calculation", lambda: asdict(choose()))
+    return BeamSelection(
+        entry.number("g_max"),
+        entry.number("s_max"),
+        entry.number("tilt_step"),
+        segment_width=entry.number("segment_width"),
+        **sampling,
+    )
 
 
 def _full_selection(

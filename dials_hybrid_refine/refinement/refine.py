@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 import torch
@@ -28,12 +28,13 @@ from dials_hybrid_refine.diffraction.observations import Observations
 from dials_hybrid_refine.diffraction.propagation import PropagationSettings
 from dials_hybrid_refine.models.hybrid import HybridModel
 from dials_hybrid_refine.refinement.dataset import Dataset, build_simulator
-from dials_hybrid_refine.refinement.minimise import (
-    Step,
-    levenberg_marquardt_steps,
-)
+from dials_hybrid_refine.refinement.journal import Entry, Journal
+from dials_hybrid_refine.refinement.minimise import levenberg_marquardt_steps
 from dials_hybrid_refine.refinement.objective import Evaluation, GaussNewton, Objective
+from dials_hybrid_refine.refinement.refinement_state import RefinementState
 from dials_hybrid_refine.refinement.result import Iteration
+from dials_hybrid_refine.refinement.shared_columns import SharedColumns
+from dials_hybrid_refine.refinement.stage_record import progress_of, set_progress
 from dials_hybrid_refine.refinement.statistics import agreement
 from dials_hybrid_refine.refinement.weights import (
     Weighting,
@@ -73,32 +74,47 @@ class Schedule:
     tolerance: float = 2e-3
 
 
-@dataclass
-class RefinementState:
-    """What changes while a refinement runs; the model's parameters are in the model.
-
-    ``spread`` is E of ``weights.Weighting``, ``n_effective`` the effective number of parameters
-    at the last step.
-    """
-
-    model: HybridModel
-    rejected: NDArray[np.bool_]
-    spread: float
-    evaluation: Evaluation | None = None
-    objective: Objective | None = None
-    n_effective: float = 0.0
-    history: list[Iteration] = field(default_factory=list)
-    status: str = "max_iterations"
-    loss_start: float = 0.0
-    started: float = field(default_factory=time.monotonic)
-
-
 @dataclass(frozen=True)
 class Controls:
-    """What the caller hears of and can decide while a refinement runs."""
+    """What the caller hears of and can decide while a refinement runs.
+
+    ``journal``: what an earlier run has done, and where this one notes what it does.
+    """
 
     observer: Callable[[Iteration], None] = lambda iteration: None
     should_stop: Callable[[], bool] = lambda: False
+    journal: Journal = field(default_factory=Journal)
+
+
+@dataclass(frozen=True)
+class _Way:
+    """How far a stage has come: the last step's number, loss and damping, whether it gained too little
+    to go on, and the approximate Hessian (``minimise.Step``)."""
+
+    number: int
+    loss: float
+    damping: float
+    is_over: bool = False
+    hessian: torch.Tensor | None = None
+    age: int = 0
+
+
+@dataclass(frozen=True)
+class _Descent:
+    """The first and last loss of a stage, and the last damping."""
+
+    first: float
+    last: float
+    damping: float
+
+
+@dataclass(frozen=True)
+class _CycleEnd:
+    """What a cycle says: its first and last loss, and how many reflections changed sides."""
+
+    first: float
+    last: float
+    n_changed: int
 
 
 def loss_weights(
@@ -139,10 +155,16 @@ class Refinement:
         self._schedule = schedule
         self._controls = controls
         self._derivatives = derivatives
-        self._structure_columns: torch.Tensor | None = None
-        self._age = 0
+        self._columns = SharedColumns(
+            lambda: self._make_objective(self._derivatives).structure_columns()
+        )
         self._damping = 1.0
         self.state = RefinementState(model, np.zeros(len(data.observations), dtype=bool), spread)
+
+    @property
+    def journal(self) -> Journal:
+        """What this and earlier runs have done."""
+        return self._controls.journal
 
     def with_data(self, data: Dataset) -> Refinement:
         """The same with other observations, of which none is rejected yet."""
@@ -191,17 +213,18 @@ class Refinement:
 
     def coarse_stage(self, selection: BeamSelection, most: int, name: str = "coarse") -> None:
         """Levenberg-Marquardt in a coarse calculation, at most so many steps."""
-        self._structure_columns = None
-        function, first = self._begin(selection)
-        if not self.state.history:
-            self.state.loss_start = first.chi_square * self.state.spread**2
-        steps = levenberg_marquardt_steps(function, self._normal_matrix, self._vector())
-        last = self._follow(steps, name, most, self._schedule.coarse_tolerance)
-        if self._stopped():
+        self._columns.forget()
+        done = self.journal.passed(name)
+        if done is not None:
+            self._take_over(done, selection)
             return
-        if last is not None:
-            self._damping = min(last.damping, 1.0)
+        n_before = len(self.state.history)
+        end = self._descend(selection, name, most, self._schedule.coarse_tolerance, 1.0)
+        if end is None:
+            return
+        self._damping = min(end.damping, 1.0)
         self._judge_outliers()
+        self._note_end(name, n_before)
 
     def fine_cycles(
         self, selection: BeamSelection, name: str = "cycle", judge_outliers: bool = True
@@ -215,45 +238,74 @@ class Refinement:
         if self._stopped():
             return
         self.state.status = "max_iterations"
+        self._columns.forget()
         for cycle in range(1, self._schedule.cycles + 1):
-            function, first = self._begin(selection)
-            steps = levenberg_marquardt_steps(
-                function, self._normal_matrix, self._vector(), self._damping
-            )
-            self._follow(
-                steps, f"{name} {cycle}", self._schedule.steps_per_cycle, self._schedule.tolerance
-            )
-            if self._stopped():
-                return
-            after = self.state.evaluation.loss if self.state.evaluation else first.loss
             fitted = (self.state.rejected, self.state.spread)
-            n_changed = self._judge_outliers() if judge_outliers else 0
+            end = self._cycle(selection, f"{name} {cycle}", judge_outliers)
+            if end is None:
+                return
             logger.info(
                 "End of %s %d: %d outliers, %d of them changed",
                 name,
                 cycle,
                 self.state.rejected.sum(),
-                n_changed,
+                end.n_changed,
             )
-            settled = n_changed <= 0.002 * len(self._data.observations)
-            if settled and first.loss - after < 5 * self._schedule.tolerance * after:
+            settled = end.n_changed <= 0.002 * len(self._data.observations)
+            if settled and end.first - end.last < 5 * self._schedule.tolerance * end.last:
                 self.state.status = "converged"
             if self.state.status == "converged" or cycle == self._schedule.cycles:
                 # the result speaks of the reflections that were fitted
                 self.state.rejected, self.state.spread = fitted
                 return
 
+    def _cycle(
+        self, selection: BeamSelection, stage: str, judge_outliers: bool
+    ) -> _CycleEnd | None:
+        """One cycle; None if it was interrupted."""
+        done = self.journal.passed(stage)
+        if done is not None:
+            self._take_over(done, selection)
+            return _CycleEnd(
+                done.number("first"), done.number("last"), int(done.number("n_changed"))
+            )
+        n_before = len(self.state.history)
+        most, tolerance = self._schedule.steps_per_cycle, self._schedule.tolerance
+        descent = self._descend(selection, stage, most, tolerance, self._damping)
+        if descent is None:
+            return None
+        end = _CycleEnd(
+            descent.first, descent.last, self._judge_outliers() if judge_outliers else 0
+        )
+        self._note_end(stage, n_before, **asdict(end))
+        return end
+
+    def _note_end(self, stage: str, n_before: int, **more: float) -> None:
+        """Let the journal know that a stage is over."""
+        assert self.state.objective is not None
+        content = {
+            **progress_of(self.state, n_before),
+            "damping": self._damping,
+            "columns": self._columns.content(),
+            "overall_scale": self.state.objective.overall_scale,
+            **more,
+        }
+        self.journal.finish(Entry(stage, content))
+
+    def _take_over(self, done: Entry, selection: BeamSelection) -> None:
+        """Put in place what an earlier run of a stage has changed."""
+        self._objective(selection).overall_scale = done.number("overall_scale")
+        self._damping = done.number("damping")
+        self._columns.take(done.part("columns"))
+        for iteration in set_progress(self.state, done):
+            self._controls.observer(iteration)
+
     def _normal_matrix(self) -> torch.Tensor:
         """That of the current objective, its structural columns from a calculation of their own."""
         n_structural = self.state.model.structure.n_parameters
-        if self._structure_columns is None or self._age >= max(
-            _STEPS_WITH_STRUCTURE, n_structural // 20
-        ):
-            self._structure_columns = self._make_objective(self._derivatives).structure_columns()
-            self._age = 0
-        self._age += 1
+        columns = self._columns.get(self.state, max(_STEPS_WITH_STRUCTURE, n_structural // 20))
         assert self.state.objective is not None
-        equations = self.state.objective.gauss_newton_matrix(self._structure_columns)
+        equations = self.state.objective.gauss_newton_matrix(columns)
         self.state.n_effective = equations.effective_parameters()
         return equations.normal
 
@@ -308,23 +360,83 @@ class Refinement:
 
         return function, first[0]
 
-    def _follow(
-        self, steps: Iterator[Step], stage: str, most: int, tolerance: float
-    ) -> Step | None:
-        """Take steps until they gain little; the model is left at the last one."""
-        start = self._vector()
-        last = None
-        for number, step in enumerate(steps, start=1):
-            last = step
-            assert isinstance(step.evaluation, Evaluation)
-            self.state.evaluation = step.evaluation
-            self._set_vector(step.parameters)
-            self._record(stage, number)
-            small = step.decrease < tolerance * step.evaluation.loss
-            if small or number == most or self._controls.should_stop():
+    def _descend(
+        self,
+        selection: BeamSelection,
+        stage: str,
+        most: int,
+        tolerance: float,
+        damping: float,
+    ) -> _Descent | None:
+        """Take steps until they gain little; the model is left at the last one.
+
+        None if the stage was interrupted.
+        """
+        n_before = len(self.state.history)
+        function, first = self._begin(selection)
+        if not self.state.history:
+            self.state.loss_start = first.chi_square * self.state.spread**2
+        way = _Way(0, first.loss, damping)
+        running = self.journal.under_way(stage)
+        if running is not None:
+            way = self._go_on(running)
+            self.state.evaluation = function(self._vector())[0]
+        steps = levenberg_marquardt_steps(
+            function,
+            self._normal_matrix,
+            self._vector(),
+            way.damping,
+            hessian=way.hessian,
+            age=way.age,
+        )
+        accepted = self._vector()
+        while not way.is_over and way.number < most:
+            step = next(steps, None)
+            if step is None:
                 break
-        self._set_vector(start if last is None else last.parameters)
-        return last
+            assert isinstance(step.evaluation, Evaluation)
+            self.state.evaluation, accepted = step.evaluation, step.parameters
+            self._set_vector(accepted)
+            loss = step.evaluation.loss
+            is_over = step.decrease < tolerance * loss
+            way = _Way(way.number + 1, loss, step.damping, is_over, step.hessian, step.age)
+            self._record(stage, way.number)
+            stop = self._controls.should_stop()
+            self.journal.step(lambda: self._entry(stage, way, n_before), way.number, stop)
+            if stop:
+                break
+        self._set_vector(accepted)
+        return None if self._stopped() else _Descent(first.loss, way.loss, way.damping)
+
+    def _entry(self, stage: str, way: _Way, n_before: int) -> Entry:
+        """How far a stage has come, for the journal."""
+        content = {
+            **progress_of(self.state, n_before),
+            "number": way.number,
+            "loss": way.loss,
+            "damping": way.damping,
+            "is_over": int(way.is_over),
+            "hessian": None if way.hessian is None else way.hessian.numpy().copy(),
+            "age": way.age,
+            "columns": self._columns.content(),
+        }
+        return Entry(stage, content)
+
+    def _go_on(self, running: Entry) -> _Way:
+        """Put in place how far an earlier run of the stage has come."""
+        for iteration in set_progress(self.state, running):
+            self._controls.observer(iteration)
+        self._columns.take(running.part("columns"))
+        n = len(self._vector())
+        given = running.content.get("hessian") is not None
+        return _Way(
+            int(running.number("number")),
+            running.number("loss"),
+            running.number("damping"),
+            bool(running.number("is_over")),
+            torch.from_numpy(running.array("hessian", (n, n))) if given else None,
+            int(running.number("age")),
+        )
 
     def _record(self, stage: str, number: int) -> None:
         evaluation, data = self.state.evaluation, self._data

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -16,9 +16,11 @@ from dials_hybrid_refine.models.hybrid import HybridModel
 from dials_hybrid_refine.models.thickness.base import ThicknessModel
 from dials_hybrid_refine.models.thickness.neural import NeuralThickness
 from dials_hybrid_refine.refinement.dataset import Dataset, build_simulator
+from dials_hybrid_refine.refinement.journal import Journal
 from dials_hybrid_refine.refinement.objective import Objective
 from dials_hybrid_refine.refinement.options import RefinementOptions
-from dials_hybrid_refine.refinement.refine import Refinement, RefinementState, loss_weights
+from dials_hybrid_refine.refinement.refine import Refinement, loss_weights
+from dials_hybrid_refine.refinement.refinement_state import RefinementState
 from dials_hybrid_refine.refinement.settings import (
     LARGEST_SCANNED,
     largest_node,
@@ -79,6 +81,20 @@ def scan_basin(
     if scan.best[0] == ranges[-1][-1]:
         logger.warning("The thickest crystal scanned fits best: raise thickness.max")
     return scan
+
+
+def remembered_scan(
+    journal: Journal,
+    model: HybridModel,
+    data: Dataset,
+    options: RefinementOptions,
+    coarse: Callable[[float], BeamSelection],
+) -> ThicknessScan:
+    """``scan_basin``, if no earlier run has done it."""
+    name = "thickness scan"
+    found = journal.remembered(name, lambda: asdict(scan_basin(model, data, options, coarse)))
+    mean = found.array("mean", (None,))
+    return ThicknessScan(mean, *(found.array(key, mean.shape) for key in ("width", "chi_square")))
 
 
 def set_thickness(
@@ -214,7 +230,7 @@ def coarse_start(
         refinement.coarse_stage(coarse(mean), STEPS_BEFORE_RESCAN, "start")
         if state.status == "interrupted":
             return mean, width
-        scan = scan_basin(model, data, options, coarse)
+        scan = remembered_scan(refinement.journal, model, data, options, coarse)
         if best is None or scan.chi_square.min() < best.chi_square.min():
             best, rejected, spread = scan, state.rejected, state.spread
             refined = {name: model.state_dict()[name].clone() for name in others}

@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from queue import SimpleQueue
 from types import FrameType
 
 from tqdm import tqdm
@@ -20,23 +21,35 @@ logger = logging.getLogger("dials.hybrid_refine")
 @contextmanager
 def stop_on_signal() -> Iterator[Callable[[], bool]]:
     """A function that tells whether Ctrl-C was pressed or SIGTERM came since."""
-    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    is_stopping = False
+    # a signal may come in the middle of writing a line of the log, which cannot begin another one then:
+    # a thread does it. SimpleQueue.put is made for signal handlers.
+    signalled: SimpleQueue[bool] = SimpleQueue()
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
+        nonlocal is_stopping
+        if is_stopping:
             raise KeyboardInterrupt
-        logger.warning("Interrupted: stopping after the current step (again: stop at once)")
-        stop.set()
+        is_stopping = True
+        signalled.put(True)
 
-    if threading.current_thread() is not threading.main_thread():
-        yield stop.is_set
-        return
+    def announce() -> None:
+        if signalled.get():
+            logger.warning("Interrupted: stopping after the current step (again: stop at once)")
+
+    herald = threading.Thread(target=announce, daemon=True)
+    herald.start()
     previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield stop.is_set
+        yield lambda: is_stopping
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+        signalled.put(False)
+        herald.join()
 
 
 @contextmanager

@@ -11,13 +11,14 @@ import pytest
 from command_runs import INPUT, STATUS, equivalents, numpy
 from numpy.testing import assert_allclose
 
+import iotbx.cif
 from dials.array_family import flex
 
 from dials_hybrid_refine.command_line import hybrid_refine
 
 NUMBER, COUNT, TEXT, LIST = (int, float), int, str, list
 KEYS = {
-    "program": TEXT, "version": TEXT, "status": TEXT, "seed": COUNT,
+    "program": TEXT, "version": TEXT, "status": TEXT, "seed": COUNT, "versions": dict, "parameters": TEXT,
     "input": {"experiments": LIST, "reflections": LIST, "structure": TEXT, "sha256": dict},
     "statistics": {
         "n_reflections": COUNT, "n_observed": COUNT, "n_rejected": COUNT, "n_excluded": dict,
@@ -81,7 +82,7 @@ def test_numbers_are_finite_numbers(refined):
 
     text = (refined / "dials.hybrid_refine.json").read_text()
     content = json.loads(text, parse_constant=refuse)
-    del content["version"]
+    del content["version"], content["versions"]
 
     def strings(value, path=""):
         if isinstance(value, dict):
@@ -92,9 +93,21 @@ def test_numbers_are_finite_numbers(refined):
             for item in value:
                 strings(item, path)
         elif isinstance(value, str):
-            assert not re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?|nan|inf", value.lower()), path
+            assert not re.fullmatch(r"[-+]?\.?\d[\d.]*(e[-+]?\d+)?|nan|inf", value.lower()), path
 
     strings(content)
+
+
+def test_the_run_can_be_repeated(refined, summary):
+    """Versions and changed parameters in the summary; with the hashes of the input in the CIF too."""
+    assert summary["versions"]["dials_hybrid_refine"] == summary["version"]
+    assert {"dials", "torch", "numpy", "python"} < set(summary["versions"])
+    assert re.search(r"coarse_steps = 2", summary["parameters"])
+    cif = iotbx.cif.reader(file_path=str(refined / "hybrid_refined.cif")).model()
+    text = " ".join(cif["hybrid_refined"]["_audit_creation_method"].split())
+    assert f"torch {summary['versions']['torch']}" in text and "seed 0" in text
+    assert "refinement.coarse_steps = 2" in text and "output." not in text
+    assert all(digest in text for digest in summary["input"]["sha256"].values())
 
 
 def test_input_is_identified(refined, summary):

@@ -1,0 +1,33 @@
+"""What changes while a refinement runs."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dials_hybrid_refine.models.hybrid import HybridModel
+from dials_hybrid_refine.refinement.objective import Evaluation, Objective
+from dials_hybrid_refine.refinement.result import Iteration
+
+
+@dataclass
+class RefinementState:
+    """What changes while a refinement runs; the model's parameters are in the model.
+
+    ``spread`` is E of ``weights.Weighting``, ``n_effective`` the effective number of parameters
+    at the last step.
+    """
+
+    model: HybridModel
+    rejected: NDArray[np.bool_]
+    spread: float
+    evaluation: Evaluation | None = None
+    objective: Objective | None = None
+    n_effective: float = 0.0
+    history: list[Iteration] = field(default_factory=list)
+    status: str = "max_iterations"
+    loss_start: float = 0.0
+    started: float = field(default_factory=time.monotonic)
