@@ -24,8 +24,9 @@ $(READY): setup.cfg pyproject.toml .ci/make_env.sh
 demo: env
 	$(BIN)/python -m dials_hybrid_refine.demo
 
+# a process for each processor, each with one thread; fixtures of a file are made once
 test: env
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest --regression $(ARGS)
+	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest --regression -n auto --dist loadfile $(ARGS)
 
 lint: env
 	$(BIN)/python -m ruff check

@@ -17,6 +17,7 @@ from dials_hybrid_refine.models.structure import RefinedParameters, StructureMod
 from dials_hybrid_refine.refinement.frame_statistics import frame_statistics
 from dials_hybrid_refine.refinement.frames import FrameFilter, regular_frames
 from dials_hybrid_refine.refinement.result import Profiles, Result, Statistics, Timing
+from dials_hybrid_refine.refinement.shifts import Shifts
 from dials_hybrid_refine.refinement.statistics import agreement, merged_agreement
 
 EVERYTHING = RefinedParameters(sites=True, displacements=True, occupancies=True)
@@ -108,6 +109,7 @@ def finished(
         loss_start=900.0,
         loss_final=300.0,
         n_iterations=7,
+        shifts=Shifts(0.21, 0.054),
     )
     blocks = np.arange(20.0)
     return Result(

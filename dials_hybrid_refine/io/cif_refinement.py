@@ -55,7 +55,7 @@ class RefinementModel:
 def refinement_items(result: Result, model: RefinementModel) -> dict[str, str]:
     """Figures of merit (definitions in _refine_special_details) and what describes the refinement."""
     statistics, used = result.statistics, result.statistics.used
-    weighting = model.weighting
+    weighting, shifts = model.weighting, statistics.shifts
     return {
         "_refine.diffraction_theory": "dynamical",
         "_refine.diffraction_theory_details": fold(_theory(result)),
@@ -78,6 +78,8 @@ def refinement_items(result: Result, model: RefinementModel) -> dict[str, str]:
         "_refine_ls_R_factor_all": number(used.r_all),
         "_refine_ls_wR_factor_ref": number(used.wr_all),
         "_refine_ls_goodness_of_fit_ref": number(used.gof, 2),
+        "_refine_ls_shift/su_max": number(None if shifts is None else shifts.largest, 3),
+        "_refine_ls_shift/su_mean": number(None if shifts is None else shifts.mean, 3),
         "_refine_special_details": fold(_details(result, weighting)),
         **_difference_items(result.difference_map),
     }

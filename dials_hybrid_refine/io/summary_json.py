@@ -71,7 +71,7 @@ def summary(
         parameters: PHIL of those that are not at their defaults.
     """
     statistics, profiles = result.statistics, result.profiles
-    absorption = result.absorption
+    absorption, shifts = result.absorption, statistics.shifts
     content = {
         "program": "dials.hybrid_refine",
         "version": __version__,
@@ -103,6 +103,8 @@ def summary(
             "loss_start": statistics.loss_start,
             "loss_final": statistics.loss_final,
             "n_iterations": statistics.n_iterations,
+            "shift_over_su_max": None if shifts is None else shifts.largest,
+            "shift_over_su_mean": None if shifts is None else shifts.mean,
             "definitions": DEFINITIONS,
         },
         "structure": _structure(result),

@@ -34,6 +34,7 @@ from dials_hybrid_refine.refinement.objective import Evaluation, GaussNewton, Ob
 from dials_hybrid_refine.refinement.refinement_state import RefinementState
 from dials_hybrid_refine.refinement.result import Iteration
 from dials_hybrid_refine.refinement.shared_columns import SharedColumns
+from dials_hybrid_refine.refinement.shifts import Shifts, shifts, structure_su, structure_vector
 from dials_hybrid_refine.refinement.stage_record import progress_of, set_progress
 from dials_hybrid_refine.refinement.statistics import agreement
 from dials_hybrid_refine.refinement.weights import (
@@ -51,6 +52,9 @@ _Function = Callable[[torch.Tensor], tuple[Evaluation, torch.Tensor]]
 #: more for many parameters: one for each 20
 _STEPS_WITH_STRUCTURE = 4
 
+#: largest shift of a structural parameter over its s.u. in a cycle that ends a refinement
+_LARGEST_SHIFT = 0.3
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -64,7 +68,8 @@ class Schedule:
             share of it; going on would fit its errors.
         tolerance: a cycle ends when a step lowers the loss by less than this share of it; the
             refinement has converged when a whole cycle lowers it by less than five times this
-            share and the outliers stay the same.
+            share, the outliers stay the same, and no parameter of the structure moves by more
+            than ``_LARGEST_SHIFT`` standard uncertainties.
     """
 
     coarse_steps: int = 6
@@ -110,11 +115,14 @@ class _Descent:
 
 @dataclass(frozen=True)
 class _CycleEnd:
-    """What a cycle says: its first and last loss, and how many reflections changed sides."""
+    """What a cycle says: its first and last loss, how many reflections changed sides, and the largest
+    and the mean shift of structural parameters over their s.u."""
 
     first: float
     last: float
     n_changed: int
+    largest_shift: float
+    mean_shift: float
 
 
 def loss_weights(
@@ -244,14 +252,20 @@ class Refinement:
             end = self._cycle(selection, f"{name} {cycle}", judge_outliers)
             if end is None:
                 return
+            self.state.shifts = Shifts(end.largest_shift, end.mean_shift)
             logger.info(
-                "End of %s %d: %d outliers, %d of them changed",
+                "End of %s %d: %d outliers, %d of them changed; largest shift/s.u. %.2f, mean %.2f",
                 name,
                 cycle,
                 self.state.rejected.sum(),
                 end.n_changed,
+                end.largest_shift,
+                end.mean_shift,
             )
-            settled = end.n_changed <= 0.002 * len(self._data.observations)
+            settled = (
+                end.n_changed <= 0.002 * len(self._data.observations)
+                and end.largest_shift < _LARGEST_SHIFT
+            )
             if settled and end.first - end.last < 5 * self._schedule.tolerance * end.last:
                 self.state.status = "converged"
             if self.state.status == "converged" or cycle == self._schedule.cycles:
@@ -267,15 +281,24 @@ class Refinement:
         if done is not None:
             self._take_over(done, selection)
             return _CycleEnd(
-                done.number("first"), done.number("last"), int(done.number("n_changed"))
+                done.number("first"),
+                done.number("last"),
+                int(done.number("n_changed")),
+                done.number("largest_shift"),
+                done.number("mean_shift"),
             )
-        n_before = len(self.state.history)
+        n_before, before = len(self.state.history), structure_vector(self.state.model)
         most, tolerance = self._schedule.steps_per_cycle, self._schedule.tolerance
         descent = self._descend(selection, stage, most, tolerance, self._damping)
         if descent is None:
             return None
+        moved = shifts(before, structure_vector(self.state.model), self.state.structure_su)
         end = _CycleEnd(
-            descent.first, descent.last, self._judge_outliers() if judge_outliers else 0
+            descent.first,
+            descent.last,
+            self._judge_outliers() if judge_outliers else 0,
+            moved.largest,
+            moved.mean,
         )
         self._note_end(stage, n_before, **asdict(end))
         return end
@@ -307,6 +330,7 @@ class Refinement:
         assert self.state.objective is not None
         equations = self.state.objective.gauss_newton_matrix(columns)
         self.state.n_effective = equations.effective_parameters()
+        self.state.structure_su = structure_su(self.state.model, equations)
         return equations.normal
 
     def _stopped(self) -> bool:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from dials_hybrid_refine.models.hybrid import HybridModel
 from dials_hybrid_refine.refinement.objective import Evaluation, Objective
 from dials_hybrid_refine.refinement.result import Iteration
+from dials_hybrid_refine.refinement.shifts import Shifts
 
 
 @dataclass
@@ -18,7 +19,8 @@ class RefinementState:
     """What changes while a refinement runs; the model's parameters are in the model.
 
     ``spread`` is E of ``weights.Weighting``, ``n_effective`` the effective number of parameters
-    at the last step.
+    and ``structure_su``, shape (p_s,), the s.u. of the structure's refined numbers for unit weight, both at
+    the last normal matrix; ``shifts`` those of the last whole cycle.
     """
 
     model: HybridModel
@@ -27,6 +29,8 @@ class RefinementState:
     evaluation: Evaluation | None = None
     objective: Objective | None = None
     n_effective: float = 0.0
+    structure_su: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    shifts: Shifts | None = None
     history: list[Iteration] = field(default_factory=list)
     status: str = "max_iterations"
     loss_start: float = 0.0

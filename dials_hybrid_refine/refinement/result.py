@@ -18,6 +18,7 @@ from dials_hybrid_refine.refinement.effect_values import EffectValues
 from dials_hybrid_refine.refinement.frame_statistics import FrameStatistics
 from dials_hybrid_refine.refinement.restraint_summary import RestraintSummary
 from dials_hybrid_refine.refinement.rocking_curves import RockingCurve
+from dials_hybrid_refine.refinement.shifts import Shifts
 from dials_hybrid_refine.refinement.statistics import Agreement, MergedAgreement
 
 
@@ -43,7 +44,7 @@ class Statistics:
     ``n_parameters_effective`` what remains of them under the priors. ``loss_start`` and
     ``loss_final`` are weighted sums of squares with E = 1 (``weights.Weighting``), which is
     estimated anew on the way. The first is of the coarse calculation before outliers are rejected.
-    ``held_out_by``: "reflections" or "frames".
+    ``held_out_by``: "reflections" or "frames". ``shifts``: of the last cycle, None if there was none.
     """
 
     used: Agreement
@@ -57,6 +58,7 @@ class Statistics:
     loss_start: float
     loss_final: float
     n_iterations: int
+    shifts: Shifts | None
 
 
 @dataclass(frozen=True)

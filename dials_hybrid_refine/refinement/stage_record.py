@@ -66,6 +66,7 @@ def progress_of(state: RefinementState, n_before: int) -> dict[str, Any]:
     return {
         "fit": fit_of(state),
         "n_effective": state.n_effective,
+        "structure_su": state.structure_su.copy(),
         "loss_start": state.loss_start,
         "history": [asdict(iteration) for iteration in state.history[n_before:]],
         "seconds": time.monotonic() - state.started,
@@ -80,6 +81,7 @@ def set_progress(state: RefinementState, entry: Entry) -> list[Iteration]:
     """
     set_fit(state, entry.part("fit"))
     state.n_effective = entry.number("n_effective")
+    state.structure_su = entry.array("structure_su", (None,))
     state.loss_start = entry.number("loss_start")
     state.started = time.monotonic() - entry.number("seconds")
     iterations = [_iteration(row.content) for row in entry.parts("history")]

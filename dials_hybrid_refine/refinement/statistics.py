@@ -23,6 +23,8 @@ DEFINITIONS = {
     "wr_all": "wR_all = sqrt(sum w (F_o - F_c)^2 / sum w F_o^2) over all used reflections, "
     "w = 1 / (sigma_F^2 + (0.01 F_o)^2)",
     "gof": "GooF = sqrt(sum w (F_o - F_c)^2 / (N - P)), P the effective number of parameters",
+    "shift_over_su": "shift/s.u. of the structure's parameters: their change over the last cycle, which takes "
+    "several steps, over their standard uncertainties",
     "mr_obs": "MR_obs = R_obs of intensities put on a common scale and averaged over symmetry "
     "equivalents (calculated ones likewise), observed means <I> > 3 sigma(<I>)",
     "mr_all": "MR_all = the same over all averaged reflections",

@@ -181,6 +181,7 @@ def summarise(
         loss_start=state.loss_start,
         loss_final=float((residual[used] ** 2).sum()),
         n_iterations=len(state.history),
+        shifts=state.shifts,
     )
     # of all refined numbers, for unit weight of chi^2 / (N - P)
     covariance = normal.covariance().numpy() * reduced_chi_square

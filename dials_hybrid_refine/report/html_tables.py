@@ -44,6 +44,7 @@ def statistics_table(summary: Mapping[str, Any]) -> Table:
     s = summary["statistics"]
     frames = s["frames"]
     gof = "–" if s["gof"] is None else f"{s['gof']:.2f}"
+    shift = s["shift_over_su_max"]
     rows = [
         ["Reflections", f"{s['n_reflections']}", f"{s['n_held_out']}"],
         ["Observed, I > 3σ(I)", f"{s['n_observed']}", ""],
@@ -57,6 +58,7 @@ def statistics_table(summary: Mapping[str, Any]) -> Table:
         ["Mean R_obs of frames", factor(frames["r_obs_mean"]), factor(frames["r_obs_mean_held_out"])],
         ["Mean wR2 of frames", factor(frames["wr2_mean"]), factor(frames["wr2_mean_held_out"])],
         ["Rejected as outliers", f"{s['n_rejected']}", ""],
+        ["Largest shift/s.u.", "–" if shift is None else f"{shift:.2f}", ""],
         ["Parameters", f"{s['n_parameters']}", ""],
         ["Effective parameters", f"{s['n_parameters_effective']:.0f}", ""],
     ]  # fmt: skip

@@ -13,6 +13,7 @@ from dials_hybrid_refine.diffraction.electron import VOLT_PER_CHARGE
 from dials_hybrid_refine.refinement.difference_map import DifferenceMap
 from dials_hybrid_refine.refinement.geometry import Geometry
 from dials_hybrid_refine.refinement.result import AbsorptionStrength, Iteration, Result
+from dials_hybrid_refine.refinement.shifts import Shifts
 from dials_hybrid_refine.refinement.statistics import DEFINITIONS
 
 #: the first line of the iterations, aligned with ``iteration_line``
@@ -67,6 +68,10 @@ def effects_table(result: Result) -> str:
     return tabulate(rows, ["effect", "quantity", "value", "s.u."], disable_numparse=True)
 
 
+def _shifts(shifts: Shifts | None) -> list[str]:
+    return ["-" if shifts is None else f"{shifts.largest:.2f}, {shifts.mean:.2f}", ""]
+
+
 def statistics_table(result: Result) -> str:
     """The figures of merit."""
     statistics = result.statistics
@@ -89,6 +94,7 @@ def statistics_table(result: Result) -> str:
         ["frames: reflections (observed)", *(f"{m.n_reflections} ({m.n_observed})" for m in (by_frame.all, by_frame.held_out))],
         ["held out by", "", statistics.held_out_by],
         ["rejected as outliers", statistics.n_rejected, ""],
+        ["shift/s.u.: largest, mean", *_shifts(statistics.shifts)],
         ["parameters (effective)", f"{statistics.n_parameters} ({statistics.n_parameters_effective:.0f})", ""],
     ]  # fmt: skip
     limits = by_frame.limits

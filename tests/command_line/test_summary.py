@@ -25,6 +25,7 @@ KEYS = {
         "n_parameters": COUNT, "r_obs": NUMBER, "r_all": NUMBER, "wr_all": NUMBER, "gof": NUMBER,
         "mr_obs": NUMBER, "mr_all": NUMBER, "r_obs_held_out": NUMBER, "n_held_out": COUNT,
         "loss_start": NUMBER, "loss_final": NUMBER, "n_iterations": COUNT,
+        "shift_over_su_max": (int, float, type(None)), "shift_over_su_mean": (int, float, type(None)),
         "mwr_all": NUMBER, "held_out_by": TEXT,
         "frames": {
             "n_frames": COUNT, "n_reflections": COUNT, "n_observed": COUNT, "r_obs_mean": NUMBER,

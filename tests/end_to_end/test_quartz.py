@@ -1,4 +1,4 @@
-"""The DIALS quartz data refined with default parameters, from three starting structures.
+"""The DIALS quartz data refined with default parameters, from two starting structures.
 
 The limits are those of the project's contract for these data; the pinned figures are those reached, with
 tolerances wide enough for another processor's rounding and narrow enough for a regression.
@@ -16,15 +16,14 @@ from browser import Browser, check_page
 
 from dials_hybrid_refine.command_line import hybrid_refine
 
-STARTS = ("kinematical", "synthetic_start_1", "synthetic_start_2")
+STARTS = ("kinematical", "synthetic_start_2")
 
 #: R_obs, R_obs of held-out reflections and loss reached, by starting model. The path to the
 #: minimum depends on rounding: other schedules of the same refinement ended within 0.001 of R_obs,
 #: 0.006 of the held-out one (54 observed reflections) and 2 % of the loss.
 REACHED = {
-    "kinematical": (0.0729, 0.0611, 11580),
-    "synthetic_start_1": (0.0722, 0.0597, 11450),
-    "synthetic_start_2": (0.0713, 0.0583, 11400),
+    "kinematical": (0.0707, 0.0700, 11140),
+    "synthetic_start_2": (0.0699, 0.0599, 10970),
 }
 
 #: X-ray structure, Levien, Prewitt & Weidner (1980), in the setting of the starting models
@@ -90,6 +89,7 @@ def test_quality(refined: dict[str, dict[str, Any]], start: str) -> None:
     summary = refined[start]
     statistics = summary["statistics"]
     assert summary["status"] == "converged"
+    assert statistics["shift_over_su_max"] < 0.3
     assert statistics["r_obs"] <= 0.075
     assert statistics["n_observed"] >= 700
     assert statistics["n_reflections"] >= 1150
@@ -140,7 +140,7 @@ def test_hand(refined: dict[str, dict[str, Any]]) -> None:
     assert found["space_group_inverted"] == "P 31 2 1"
     assert found["r_obs_inverted"] - found["r_obs"] > 0.005
     assert found["loss_inverted"] - found["loss"] > 100
-    assert refined["synthetic_start_1"]["absolute_structure"] is None
+    assert refined["synthetic_start_2"]["absolute_structure"] is None
     assert not any("inverse" in warning for warning in summary["warnings"])
 
 
