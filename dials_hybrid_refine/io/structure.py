@@ -34,6 +34,9 @@ _SUFFIXES = {
     ".pdb": "PDB",
     ".ent": "PDB",
 }
+#: of parameters, symmetry and data of Jana2006 and Jana2020; an .m50 has lines CELL and LATTICE, too
+_JANA = {".m40", ".m41", ".m42", ".m50", ".m70", ".m90", ".m95"}
+_JANA_START = re.compile(r"\s*Version Jana", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,8 @@ def _text(path: Path) -> str:
 
 
 def _format(path: Path, text: str) -> str:
+    if path.suffix.lower() in _JANA or _JANA_START.match(text):
+        raise ValueError(f"{path} is a file of Jana's own: give the CIF that Jana writes")
     for kind, sign in _SIGNS.items():
         if sign.search(text):
             return kind

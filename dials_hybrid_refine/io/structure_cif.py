@@ -16,6 +16,7 @@ from typing import Any
 from cctbx import adptbx, crystal, sgtbx
 
 from dials_hybrid_refine.io.cif_syntax import Items, parse_cif
+from dials_hybrid_refine.io.modulation import sign_of_modulation
 from dials_hybrid_refine.io.structure_atoms import (
     Atom,
     LoadedStructure,
@@ -43,10 +44,8 @@ _HERMANN_MAUGUIN = (
 )
 _NUMBER = ("_space_group_it_number", "_symmetry_int_tables_number")
 _ORDER = ("11", "22", "33", "12", "13", "23")
-
-
-#: the first entries of operations in superspace, which are those of the average structure
-_SUPERSPACE_OPERATIONS = "_space_group_symop_ssg_operation_algebraic"
+#: more than one value each: the crystal of the file is a twin
+_TWIN = ("_twin_individual_id", "_twin_individual_mass_fraction_refined")
 
 
 def read_cif(text: str, data_block: str | None = None) -> LoadedStructure:
@@ -152,13 +151,16 @@ def _space_group(items: Items) -> tuple[Any, list[str]]:
     if not operations:  # magnetic: the last entry is time reversal, which electrons do not see
         magnetic = [v for n in _MAGNETIC_OPERATIONS for v in items.get(n, [])]
         operations = [value.rpartition(",")[0] for value in magnetic]
-    if not operations:
-        superspace = items.get(_SUPERSPACE_OPERATIONS, [])
-        operations = [re.sub(r"x([123])", _axis, ",".join(v.split(",")[:3])) for v in superspace]
     named = _named_groups(items)
     group = _group_of_operations(operations) if operations else next(iter(named.values()), None)
     if group is None:
         raise ModelError("no symmetry was found: add the space group or its symmetry operations")
+    symbol = _first(items, _HERMANN_MAUGUIN)
+    if not operations and symbol is not None and list(named) == [_first(items, _NUMBER)]:
+        raise ModelError(
+            f"the space group symbol {symbol!r} is not understood, and the number does not tell the "
+            "setting: add the symmetry operations"
+        )
     number, info = group.type().number(), group.info()
     for name, other in named.items():
         if other.type().number() != number:
@@ -177,11 +179,6 @@ def _space_group(items: Items) -> tuple[Any, list[str]]:
             f"only the number of the space group is given: the setting {info} is assumed"
         ]
     return group, []
-
-
-def _axis(match: re.Match[str]) -> str:
-    """x, y or z for x1, x2 or x3."""
-    return "xyz"[int(match[1]) - 1]
 
 
 def _displacements(items: Items, labels: list[str], symmetry: crystal.symmetry) -> list[Any]:
@@ -257,6 +254,12 @@ def _check_multiplicities(items: Items, loaded: LoadedStructure) -> list[str]:
 
 
 def _structure(items: Items) -> LoadedStructure:
+    sign = sign_of_modulation(items)
+    if sign is not None:
+        raise ModelError(
+            f"the structure is modulated or a composite ({sign}), which cannot be refined: give a "
+            "structure with three-dimensional symmetry"
+        )
     group, warnings = _space_group(items)
     symmetry = make_symmetry(_cell(items), group)
     sites = _sites(items, symmetry)
@@ -293,10 +296,10 @@ def _structure(items: Items) -> LoadedStructure:
     ]
     if not atoms:
         raise ModelError("all atoms are dummies: give a file with real ones")
-    if (
-        _number(_first(items, ["_cell_modulation_dimension"]) or "0", "_cell_modulation_dimension")
-    ) != 0:
-        warnings.append("the structure is modulated: only its average is used")
+    if any(len(items.get(name, [])) > 1 for name in _TWIN):
+        warnings.append(
+            "the file is of a twin: the crystal that is refined is taken for a single one"
+        )
     loaded = build_structure(symmetry, atoms)
     real = [i for i, flag in enumerate(flags) if flag != "dum"]
     warnings += replaced + _check_multiplicities(items, loaded) + _missing_hydrogens(items, labels)

@@ -452,24 +452,6 @@ def test_block_of_several_by_name(shared, read, tmp_path):
         read_structure(path, "third")
 
 
-def test_superspace_group(read):
-    """Jana writes the operations of a modulated structure in superspace."""
-    operations = """\
-_cell_modulation_dimension 1
-loop_
-_space_group_symop_ssg_id
-_space_group_symop_ssg_operation_algebraic
-1 x1,x2,x3,x4
-2 -x1+1/2,-x2,x3+1/2,x4
-3 -x1,x2+1/2,-x3+1/2,-x4+1/2
-4 x1+1/2,-x2+1/2,-x3,-x4+1/2
-"""
-    cif = QUARTZ_CIF.replace("_space_group_name_H-M_alt 'P 32 2 1'\n", operations)
-    file = read(cif.replace("gamma 120", "gamma 90"))
-    assert str(file.structure.space_group_info()) == "P 21 21 21"
-    assert any("modulated" in w for w in file.warnings)
-
-
 RIDING = QUARTZ_CIF.replace(
     "_atom_site_occupancy\n", "_atom_site_occupancy\n{}\n_atom_site_disorder_group\n"
 )
