@@ -16,6 +16,7 @@ from dials_hybrid_refine.command_line.refine_files import Writer, structure_writ
 from dials_hybrid_refine.command_line.refine_input import InputData
 from dials_hybrid_refine.diffraction.scan import ScanGeometry
 from dials_hybrid_refine.io.checkpoint import decisive_parameters
+from dials_hybrid_refine.io.cif_atoms import riding_atoms
 from dials_hybrid_refine.io.cif_experiment import DIALS, PETS2, Measurement, measured_cell
 from dials_hybrid_refine.io.command_input import CommandInput
 from dials_hybrid_refine.io.difference_map_files import write_map, write_map_coefficients
@@ -24,6 +25,7 @@ from dials_hybrid_refine.io.refined_experiments import follow_hand, with_orienta
 from dials_hybrid_refine.io.refined_reflections import with_calculated
 from dials_hybrid_refine.io.summary_json import as_text, summary
 from dials_hybrid_refine.io.versions import described_origin
+from dials_hybrid_refine.models.refined_flags import in_effect
 from dials_hybrid_refine.refinement.geometry import Geometry, cell_covariance, structure_geometry
 from dials_hybrid_refine.refinement.options import RefinementOptions
 from dials_hybrid_refine.refinement.result import Result
@@ -49,9 +51,11 @@ def check_output(output: Any, checkpoint: str | None = None) -> None:
 
 def refined_geometry(result: Result, data: InputData) -> Geometry:
     """Bonds and angles of the refined structure, the s.u. of the experiment's cell included."""
+    model = data.model
+    riding = riding_atoms(in_effect(result.structure, model.constraints))
     cell = measured_cell(data.experiment.crystal)
     of_cell = None if cell is None else cell_covariance(result.structure, np.array(cell.su))
-    return structure_geometry(result.structure, result.covariance, of_cell, data.model.disorder)
+    return structure_geometry(result.structure, result.covariance, of_cell, model.disorder, riding)
 
 
 def measurement_of(command: CommandInput, data: InputData) -> Measurement:
