@@ -71,7 +71,9 @@ def measurement_of(command: CommandInput, data: InputData) -> Measurement:
         steps=params.beams.tilts_per_window,
         reduction=PETS2 if "pets_frame_phi" in data.table else DIALS,
         origin=described_origin(
-            data.files.digests, decisive_parameters(command.changed), params.seed
+            data.files.digests,
+            decisive_parameters(command.changed, stages_only=False),
+            params.seed,
         ),
     )
 

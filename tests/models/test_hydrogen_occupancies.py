@@ -82,6 +82,19 @@ def test_generated_atoms_of_a_disordered_group(disordered, tmp_path) -> None:
         assert occupancy == pytest.approx({0: 1, 1: share + 0.01, 2: 0.99 - share}[part]), label
 
 
+def test_generated_atoms_of_a_group_on_a_centre_of_symmetry(tmp_path) -> None:
+    """PART -1: images are alternatives, next to which hydrogen atoms may stand."""
+    head, _, _ = DISORDERED.replace("LATT -1", "LATT 1").partition("C1  1")
+    atoms = "PART -1\nC1 1 0.02 0.05 0.01 10.5 0.02\nC2 1 0.10 0.185 0.07 10.5 0.02\n"
+    (tmp_path / "model.ins").write_text(f"{head}{atoms}PART 0\nHKLF 4\nEND\n")
+    model, made, notes = model_of(
+        read_structure(tmp_path / "model.ins"), RefinedParameters(), hydrogens="generate"
+    )
+    assert notes == ["6 hydrogen atoms were added: H1A, H1B, H1C, H2A, H2B, H2C"]
+    assert {made.disorder.part(i) for i in range(8)} == {-1}
+    assert set(occupancies(model, 0.3).values()) == {0.5}
+
+
 def test_occupancies_that_are_asked_for() -> None:
     """Of a whole molecule: one for each atom but hydrogen; of its carbon atom: that, with its H."""
     made, _ = prepare(Model(alanine()), ModelChoices(hydrogens="riding"))
