@@ -17,7 +17,14 @@ from dials_hybrid_refine.command_line.refine_input import InputData
 from dials_hybrid_refine.diffraction.scan import ScanGeometry
 from dials_hybrid_refine.io.checkpoint import decisive_parameters
 from dials_hybrid_refine.io.cif_atoms import riding_atoms
-from dials_hybrid_refine.io.cif_experiment import DIALS, PETS2, Measurement, measured_cell
+from dials_hybrid_refine.io.cif_experiment import (
+    DIALS,
+    PETS2,
+    MeasuredCell,
+    Measurement,
+    measured_cell,
+    stated_cell,
+)
 from dials_hybrid_refine.io.command_input import CommandInput
 from dials_hybrid_refine.io.difference_map_files import write_map, write_map_coefficients
 from dials_hybrid_refine.io.output_files import check_folder, check_outputs, write_atomically
@@ -50,12 +57,18 @@ def check_output(output: Any, checkpoint: str | None = None) -> None:
 
 
 def refined_geometry(result: Result, data: InputData) -> Geometry:
-    """Bonds and angles of the refined structure, the s.u. of the experiment's cell included."""
+    """Bonds and angles of the refined structure, the s.u. of the cell included."""
     model = data.model
     riding = riding_atoms(in_effect(result.structure, model.constraints))
-    cell = measured_cell(data.experiment.crystal)
+    cell = _cell(data)
     of_cell = None if cell is None else cell_covariance(result.structure, np.array(cell.su))
     return structure_geometry(result.structure, result.covariance, of_cell, model.disorder, riding)
+
+
+def _cell(data: InputData) -> MeasuredCell | None:
+    """The cell with s.u., as DIALS refined it or, if it did not, as the model's file states it."""
+    of_model = stated_cell(data.model.structure, data.model.cell_su)
+    return measured_cell(data.experiment.crystal) or of_model
 
 
 def measurement_of(command: CommandInput, data: InputData) -> Measurement:
@@ -63,7 +76,7 @@ def measurement_of(command: CommandInput, data: InputData) -> Measurement:
     params = command.params
     return Measurement(
         wavelength=data.scan.wavelength,
-        cell=measured_cell(data.experiment.crystal),
+        cell=_cell(data),
         phi_range=data.scan.phi_range,
         image_width=data.scan.image_width,
         intensity=params.intensity,

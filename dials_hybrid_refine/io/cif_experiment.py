@@ -19,6 +19,7 @@ from dials_hybrid_refine.diffraction.scattering_factors import electron_scatteri
 from dials_hybrid_refine.io.cif_text import fold, measured, number
 from dials_hybrid_refine.io.formula import formula_of
 from dials_hybrid_refine.models.structure import composition_of
+from dials_hybrid_refine.refinement.geometry import cell_covariance
 from dials_hybrid_refine.refinement.result import Result
 from dials_hybrid_refine.refinement.statistics import OBSERVED_LIMIT
 
@@ -41,11 +42,12 @@ _UNKNOWN = (
 
 @dataclass(frozen=True)
 class MeasuredCell:
-    """The cell that DIALS has refined: parameters in Angstrom and degrees, and their s.u."""
+    """A cell with s.u.: parameters in Angstrom and degrees. That which DIALS has refined, or ``of_model``."""
 
     parameters: tuple[float, ...]
     su: tuple[float, ...]
     volume_su: float
+    of_model: bool = False
 
 
 def measured_cell(crystal: Crystal) -> MeasuredCell | None:
@@ -57,13 +59,28 @@ def measured_cell(crystal: Crystal) -> MeasuredCell | None:
     return MeasuredCell(tuple(cell.parameters()), tuple(su), float(crystal.get_cell_volume_sd()))
 
 
+def stated_cell(structure: xray.structure, su: tuple[float, ...] | None) -> MeasuredCell | None:
+    """The cell of a model with the s.u. that its file states, if any."""
+    if su is None:
+        return None
+    cell = structure.unit_cell()
+    parameters = np.array(cell.parameters())
+    steps = 1e-5 * parameters * np.eye(6)
+    slopes = [
+        (type(cell)(tuple(parameters + step)).volume() - cell.volume()) / step.sum()
+        for step in steps
+    ]
+    variance = slopes @ cell_covariance(structure, np.array(su)) @ slopes
+    return MeasuredCell(tuple(parameters), su, float(variance) ** 0.5, of_model=True)
+
+
 @dataclass(frozen=True)
 class Measurement:
     """What is known of the experiment.
 
     Attributes:
         wavelength: in Angstrom.
-        cell: as DIALS refined it, or None.
+        cell: as DIALS refined it or, where it has no s.u. of it, as the model's file states it; or None.
         phi_range: first and last angle of the scan in degrees. image_width: in degrees.
         intensity: "profile" or "sum".
         n_excluded: reflections left out before the refinement, by reason.
@@ -117,6 +134,10 @@ def cell_items(structure: xray.structure, measurement: Measurement) -> dict[str,
     volume_su = own.volume_su if su is not None and own is not None else None
     items["_cell_volume"] = measured(cell.volume(), volume_su, 3)
     items["_cell_formula_units_Z"] = str(formula_of(structure).z)
+    if su is not None and own is not None and own.of_model:
+        items["_cell_special_details"] = fold(
+            "The cell and its s.u. are those of the starting model, kept fixed."
+        )
     if su is None:
         text = "The cell is that of the starting model, kept fixed."
         if own is not None:

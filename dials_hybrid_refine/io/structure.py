@@ -52,6 +52,7 @@ class StructureFile:
         disorder: which atoms are alternatives of each other.
         riding: hydrogen atoms (indices) that ride according to a CIF, which does not say how.
         restraints: of a SHELX file.
+        cell_su: s.u. of a, b, c (Angstrom) and the angles (degrees), or None if the file has none.
     """
 
     structure: xray.structure
@@ -61,6 +62,7 @@ class StructureFile:
     disorder: Disorder = Disorder()
     riding: tuple[int, ...] = ()
     restraints: tuple[RestraintRequest, ...] = ()
+    cell_su: tuple[float, ...] | None = None
 
 
 def read_structure(path: str | os.PathLike[str], data_block: str | None = None) -> StructureFile:
@@ -94,6 +96,7 @@ def read_structure(path: str | os.PathLike[str], data_block: str | None = None) 
         disorder=loaded.disorder,
         riding=loaded.riding,
         restraints=loaded.restraints,
+        cell_su=loaded.cell_su if loaded.cell_su and any(loaded.cell_su) else None,
     )
 
 

@@ -43,6 +43,9 @@ _HERMANN_MAUGUIN = (
     "_space_group_name_h-m_full",
 )
 _NUMBER = ("_space_group_it_number", "_symmetry_int_tables_number")
+_CELL = tuple(f"_cell_length_{x}" for x in "abc") + tuple(
+    f"_cell_angle_{x}" for x in ("alpha", "beta", "gamma")
+)
 _ORDER = ("11", "22", "33", "12", "13", "23")
 #: more than one value each: the crystal of the file is a twin
 _TWIN = ("_twin_individual_id", "_twin_individual_mass_fraction_refined")
@@ -104,13 +107,21 @@ def _numbers(items: Items, name: str) -> list[float | None] | None:
 
 
 def _cell(items: Items) -> list[float]:
-    names = [f"_cell_length_{x}" for x in "abc"]
-    names += [f"_cell_angle_{x}" for x in ("alpha", "beta", "gamma")]
-    values = [_number(_first(items, [name]) or "?", name) for name in names]
-    missing = [name for name, value in zip(names, values) if value is None]
+    values = [_number(_first(items, [name]) or "?", name) for name in _CELL]
+    missing = [name for name, value in zip(_CELL, values) if value is None]
     if missing:
         raise ModelError(f"the unit cell is not complete: add {some(missing)}")
     return [value for value in values if value is not None]
+
+
+def _cell_su(items: Items) -> tuple[float, ...]:
+    """Standard uncertainties of the cell, from parentheses; 0 where there are none."""
+    found = []
+    for name in _CELL:
+        match = re.fullmatch(r"[-+]?\d*(\.\d*)?\((\d+)\)", _first(items, [name]) or "")
+        digits = len(match[1] or ".") - 1 if match else 0
+        found.append(int(match[2]) * 10.0**-digits if match else 0.0)
+    return tuple(found)
 
 
 def _group_of_operations(operations: Sequence[str]) -> Any:
@@ -307,6 +318,7 @@ def _structure(items: Items) -> LoadedStructure:
         loaded,
         disorder=_disorder(items, real),
         riding=_riding(items, loaded, real),
+        cell_su=_cell_su(items),
         warnings=(*warnings, *loaded.warnings),
     )
 

@@ -45,8 +45,7 @@ _NOT_APPLIED = frozenset(
 )
 _OTHER = frozenset(
     "ACTA ANSC ANSR BLOC BOND CGLS CONF DAMP DISP END ESEL FEND FMAP GRID HOPE HTAB L.S. LAUE LIST MERG "
-    "MOLE MORE MPLA MUST PATT PLAN PRIG REM RTAB SIZE STIR TEMP TIME TITL TREF TWST UNIT WGHT WIGL WPDB "
-    "ZERR".split()
+    "MOLE MORE MPLA MUST PATT PLAN PRIG REM RTAB SIZE STIR TEMP TIME TITL TREF TWST UNIT WGHT WIGL WPDB".split()
 )
 #: what becomes constraints, with the names of atoms
 _CONSTRAINING = frozenset(("EADP", "EXYZ", "SUMP", "ANIS"))
@@ -107,6 +106,7 @@ def read_shelx(text: str) -> LoadedStructure:
         warnings=(*instructions.warnings(), *notes, *more),
         unsupported=tuple(sorted(instructions.unsupported)),
         restraints=tuple(restraints),
+        cell_su=instructions.cell_su,
     )
 
 
@@ -127,6 +127,7 @@ class _Instructions:
     """The instructions of a file, sorted by what becomes of them."""
 
     cell: list[float] = field(default_factory=list)
+    cell_su: tuple[float, ...] | None = None
     lattice: list[str] = field(default_factory=list)
     elements: list[str] = field(default_factory=list)
     types: dict[str, str] = field(default_factory=dict)
@@ -257,6 +258,9 @@ def _take(found: _Instructions, name: str, words: list[str]) -> None:
         found.cell = [float(v) for v in arguments[1:7]]
         if len(found.cell) != 6:
             raise ModelError("the instruction CELL needs a wavelength and six numbers: complete it")
+    elif name == "ZERR":
+        numbers = [v for v in arguments[1:7] if re.fullmatch(r"\d+\.?\d*|\.\d+", v)]
+        found.cell_su = tuple(float(v) for v in numbers) if len(numbers) == 6 else None
     elif name in ("LATT", "SYMM"):
         found.lattice.append(f"{name} {' '.join(arguments)}")
     elif name == "SFAC":

@@ -44,6 +44,7 @@ class Model:
         disorder: which atoms are alternatives.
         riding: indices of hydrogen atoms that the file says ride, without saying how (CIF).
         restraints: that the file asks for.
+        cell_su: s.u. of a, b, c (Angstrom) and the angles (degrees) that the file states, or None.
     """
 
     structure: xray.structure
@@ -51,6 +52,7 @@ class Model:
     disorder: Disorder = Disorder()
     riding: tuple[int, ...] = ()
     restraints: tuple[RestraintRequest, ...] = ()
+    cell_su: tuple[float, ...] | None = None
 
 
 def prepare(model: Model, choices: ModelChoices) -> tuple[Model, list[str]]:

@@ -334,6 +334,18 @@ def test_ions_become_neutral(read):
     assert not list(file.structure.scattering_type_registry(table="electron").unassigned_types())
 
 
+def test_uncertainties_of_the_cell(read):
+    """In parentheses, or after ZERR; None where all are missing or zero."""
+    assert read(QUARTZ_CIF).cell_su == pytest.approx((6e-4, 0, 0, 0, 0, 0))
+    text = QUARTZ_CIF.replace("4.9130(6)", "4.9130").replace("gamma 120", "gamma 120.0(12)")
+    assert read(text).cell_su == pytest.approx((0, 0, 0, 0, 0, 1.2))
+    assert read(text.replace("120.0(12)", "120")).cell_su is None
+    ins = TRICLINIC_INS.format(instructions="")
+    assert read(ins, "model.ins").cell_su == pytest.approx((1e-3, 1e-3, 1e-3, 0, 0, 0))
+    assert read(ins.replace("0.001", "0"), "model.ins").cell_su is None
+    assert read(ins.replace("ZERR", "REM"), "model.ins").cell_su is None
+
+
 def test_deuterium_is_hydrogen(read):
     file = read(quartz("O1 O ", "D1 D "))
     assert file.structure.scatterers()[1].scattering_type == "H"

@@ -25,6 +25,7 @@ from dials_hybrid_refine.io.cif_experiment import (
     Measurement,
     hall_symbol,
     measured_cell,
+    stated_cell,
 )
 from dials_hybrid_refine.io.cif_refinement import (
     RefinementModel,
@@ -378,6 +379,21 @@ def test_cell_with_uncertainties(results):
     assert block["_cell_angle_gamma"] == "120.0000"
     check(block["_cell_volume"], cell.volume(), 0.024)
     assert "_cell_special_details" not in block
+
+
+def test_cell_with_uncertainties_of_the_model(results):
+    """Where the experiment has none. V = a^2 c sqrt(3)/2: (s(V)/V)^2 = (2 s(a)/a)^2 + (s(c)/c)^2."""
+    result = results["quartz"]
+    cell = stated_cell(result.structure, (6e-4, 6e-4, 8e-4, 0.0, 0.0, 0.0))
+    block = block_of(result, with_cell(cell))
+    assert block["_cell_length_a"] == "4.9137(6)" and block["_cell_length_c"] == "5.4047(8)"
+    assert block["_cell_angle_gamma"] == "120.0000"
+    relative = ((2 * 6e-4 / 4.9137) ** 2 + (8e-4 / 5.4047) ** 2) ** 0.5
+    assert cell.volume_su == pytest.approx(
+        relative * result.structure.unit_cell().volume(), rel=1e-4
+    )
+    assert "those of the starting model" in block["_cell_special_details"]
+    assert stated_cell(result.structure, None) is None
 
 
 def test_the_uncertainties_of_another_cell_are_not_taken(results):
