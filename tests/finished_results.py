@@ -105,6 +105,7 @@ def finished(
         ),
         n_rejected=1,
         n_parameters=model.n_parameters + 20,
+        n_parameters_structure=model.n_parameters,
         n_parameters_effective=model.n_parameters + 12.3,
         loss_start=900.0,
         loss_final=300.0,

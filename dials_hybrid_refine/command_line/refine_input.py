@@ -66,6 +66,7 @@ def prepared_structure(path: str, params: Any) -> tuple[Model, list[str]]:
         file.disorder,
         file.riding,
         (*of_file, *requested_restraints(params.restraints)),
+        file.cell_su,
     )
     with naming(path):
         model, notes = prepare(model, model_choices(params))

@@ -16,7 +16,15 @@ from dials_hybrid_refine.command_line.refine_files import Writer, structure_writ
 from dials_hybrid_refine.command_line.refine_input import InputData
 from dials_hybrid_refine.diffraction.scan import ScanGeometry
 from dials_hybrid_refine.io.checkpoint import decisive_parameters
-from dials_hybrid_refine.io.cif_experiment import DIALS, PETS2, Measurement, measured_cell
+from dials_hybrid_refine.io.cif_atoms import riding_atoms
+from dials_hybrid_refine.io.cif_experiment import (
+    DIALS,
+    PETS2,
+    MeasuredCell,
+    Measurement,
+    measured_cell,
+    stated_cell,
+)
 from dials_hybrid_refine.io.command_input import CommandInput
 from dials_hybrid_refine.io.difference_map_files import write_map, write_map_coefficients
 from dials_hybrid_refine.io.output_files import check_folder, check_outputs, write_atomically
@@ -24,6 +32,7 @@ from dials_hybrid_refine.io.refined_experiments import follow_hand, with_orienta
 from dials_hybrid_refine.io.refined_reflections import with_calculated
 from dials_hybrid_refine.io.summary_json import as_text, summary
 from dials_hybrid_refine.io.versions import described_origin
+from dials_hybrid_refine.models.refined_flags import in_effect
 from dials_hybrid_refine.refinement.geometry import Geometry, cell_covariance, structure_geometry
 from dials_hybrid_refine.refinement.options import RefinementOptions
 from dials_hybrid_refine.refinement.result import Result
@@ -48,10 +57,18 @@ def check_output(output: Any, checkpoint: str | None = None) -> None:
 
 
 def refined_geometry(result: Result, data: InputData) -> Geometry:
-    """Bonds and angles of the refined structure, the s.u. of the experiment's cell included."""
-    cell = measured_cell(data.experiment.crystal)
+    """Bonds and angles of the refined structure, the s.u. of the cell included."""
+    model = data.model
+    riding = riding_atoms(in_effect(result.structure, model.constraints))
+    cell = _cell(data)
     of_cell = None if cell is None else cell_covariance(result.structure, np.array(cell.su))
-    return structure_geometry(result.structure, result.covariance, of_cell, data.model.disorder)
+    return structure_geometry(result.structure, result.covariance, of_cell, model.disorder, riding)
+
+
+def _cell(data: InputData) -> MeasuredCell | None:
+    """The cell with s.u., as DIALS refined it or, if it did not, as the model's file states it."""
+    of_model = stated_cell(data.model.structure, data.model.cell_su)
+    return measured_cell(data.experiment.crystal) or of_model
 
 
 def measurement_of(command: CommandInput, data: InputData) -> Measurement:
@@ -59,7 +76,7 @@ def measurement_of(command: CommandInput, data: InputData) -> Measurement:
     params = command.params
     return Measurement(
         wavelength=data.scan.wavelength,
-        cell=measured_cell(data.experiment.crystal),
+        cell=_cell(data),
         phi_range=data.scan.phi_range,
         image_width=data.scan.image_width,
         intensity=params.intensity,
@@ -67,7 +84,9 @@ def measurement_of(command: CommandInput, data: InputData) -> Measurement:
         steps=params.beams.tilts_per_window,
         reduction=PETS2 if "pets_frame_phi" in data.table else DIALS,
         origin=described_origin(
-            data.files.digests, decisive_parameters(command.changed), params.seed
+            data.files.digests,
+            decisive_parameters(command.changed, stages_only=False),
+            params.seed,
         ),
     )
 

@@ -36,21 +36,21 @@ checkpoint {
 #: what a checkpoint has in its first line
 _PROGRAM, _FORMAT = "dials.hybrid_refine checkpoint", 1
 
-#: parameters, or scopes of them, that do not change what a stage has found, but for round-off
+#: parameters, or scopes of them, that do not change the result, but for round-off
 _FREE = (
     "input",
     "output",
     "cif",
     "checkpoint",
     "frames",
-    "absolute_structure",
     "difference_map",
     "convergence",
-    "refinement.max_cycles",
     "nproc",
     "memory",
     "device",
 )
+#: and those that do not change what a stage has found, but which stages there are
+_OF_LATER_STAGES = ("absolute_structure", "refinement.max_cycles")
 
 
 @dataclass(frozen=True)
@@ -70,16 +70,18 @@ class Provenance:
     effects: Mapping[str, str]
 
 
-def decisive_parameters(changed: str) -> dict[str, str]:
+def decisive_parameters(changed: str, stages_only: bool = True) -> dict[str, str]:
     """Parameters that change what a refinement finds.
 
     Args:
         changed: PHIL of all that are not at their defaults.
+        stages_only: leave those out that only decide which stages follow.
     """
+    free_ones = _FREE + (_OF_LATER_STAGES if stages_only else ())
     found: dict[str, str] = {}
     for definition in libtbx.phil.parse(changed).all_definitions():
         name = definition.path
-        if not any(name == free or name.startswith(f"{free}.") for free in _FREE):
+        if not any(name == free or name.startswith(f"{free}.") for free in free_ones):
             value = " ".join(str(word) for word in definition.object.words)
             # of a scope that may be given several times, all in their order
             found[name] = f"{found[name]}, {value}" if name in found else value

@@ -9,7 +9,7 @@ from datetime import date
 
 import numpy as np
 
-from cctbx import xray
+from cctbx import miller, sgtbx, xray
 from cctbx.array_family import flex
 from dxtbx.model import Crystal
 
@@ -19,6 +19,7 @@ from dials_hybrid_refine.diffraction.scattering_factors import electron_scatteri
 from dials_hybrid_refine.io.cif_text import fold, measured, number
 from dials_hybrid_refine.io.formula import formula_of
 from dials_hybrid_refine.models.structure import composition_of
+from dials_hybrid_refine.refinement.geometry import cell_covariance
 from dials_hybrid_refine.refinement.result import Result
 from dials_hybrid_refine.refinement.statistics import OBSERVED_LIMIT
 
@@ -34,18 +35,19 @@ _UNKNOWN = (
     "_chemical_name_systematic _chemical_formula_moiety _cell_measurement_temperature "
     "_diffrn_ambient_temperature _diffrn_source_type _diffrn_detector_type "
     "_diffrn_measurement_device_type _exptl_crystal_description _exptl_crystal_colour "
-    "_exptl_crystal_size_max _exptl_crystal_size_mid _exptl_crystal_size_min "
+    "_diffrn_source.ed_diffracting_area_selection _exptl_crystal_size_max _exptl_crystal_size_mid _exptl_crystal_size_min "
     "_computing_data_collection _computing_structure_solution"
 ).split()
 
 
 @dataclass(frozen=True)
 class MeasuredCell:
-    """The cell that DIALS has refined: parameters in Angstrom and degrees, and their s.u."""
+    """A cell with s.u.: parameters in Angstrom and degrees. That which DIALS has refined, or ``of_model``."""
 
     parameters: tuple[float, ...]
     su: tuple[float, ...]
     volume_su: float
+    of_model: bool = False
 
 
 def measured_cell(crystal: Crystal) -> MeasuredCell | None:
@@ -57,13 +59,28 @@ def measured_cell(crystal: Crystal) -> MeasuredCell | None:
     return MeasuredCell(tuple(cell.parameters()), tuple(su), float(crystal.get_cell_volume_sd()))
 
 
+def stated_cell(structure: xray.structure, su: tuple[float, ...] | None) -> MeasuredCell | None:
+    """The cell of a model with the s.u. that its file states, if any."""
+    if su is None:
+        return None
+    cell = structure.unit_cell()
+    parameters = np.array(cell.parameters())
+    steps = 1e-5 * parameters * np.eye(6)
+    slopes = [
+        (type(cell)(tuple(parameters + step)).volume() - cell.volume()) / step.sum()
+        for step in steps
+    ]
+    variance = slopes @ cell_covariance(structure, np.array(su)) @ slopes
+    return MeasuredCell(tuple(parameters), su, float(variance) ** 0.5, of_model=True)
+
+
 @dataclass(frozen=True)
 class Measurement:
     """What is known of the experiment.
 
     Attributes:
         wavelength: in Angstrom.
-        cell: as DIALS refined it, or None.
+        cell: as DIALS refined it or, where it has no s.u. of it, as the model's file states it; or None.
         phi_range: first and last angle of the scan in degrees. image_width: in degrees.
         intensity: "profile" or "sum".
         n_excluded: reflections left out before the refinement, by reason.
@@ -98,6 +115,13 @@ def cell_su(structure: xray.structure, cell: MeasuredCell | None) -> tuple[float
     return tuple(su if su > 1e-8 else 0.0 for su in cell.su)
 
 
+def hall_symbol(group: sgtbx.space_group) -> str:
+    """That of International Tables B, table A1.4.2.7, in whose settings cctbx writes a change of basis."""
+    tabulated = group.match_tabulated_settings()
+    symbol = tabulated.hall() if tabulated.number() else group.type().hall_symbol()
+    return str(symbol).strip()
+
+
 def cell_items(structure: xray.structure, measurement: Measurement) -> dict[str, str]:
     """Cell and volume, with s.u. where they are known."""
     cell, own = structure.unit_cell(), measurement.cell
@@ -110,6 +134,10 @@ def cell_items(structure: xray.structure, measurement: Measurement) -> dict[str,
     volume_su = own.volume_su if su is not None and own is not None else None
     items["_cell_volume"] = measured(cell.volume(), volume_su, 3)
     items["_cell_formula_units_Z"] = str(formula_of(structure).z)
+    if su is not None and own is not None and own.of_model:
+        items["_cell_special_details"] = fold(
+            "The cell and its s.u. are those of the starting model, kept fixed."
+        )
     if su is None:
         text = "The cell is that of the starting model, kept fixed."
         if own is not None:
@@ -184,6 +212,14 @@ def _reflection_items(result: Result, measurement: Measurement) -> dict[str, str
 
     items = {
         "_diffrn_reflns_number": str(len(observations) + sum(measurement.n_excluded.values())),
+        "_diffrn_reflns_av_unetI/netI": number(
+            float(observations.sigma.sum() / np.abs(observations.intensity).sum())
+        ),
+        "_diffrn_reflns_theta_full": theta(d.min()),
+        **dict.fromkeys(
+            ("_diffrn_measured_fraction_theta_full", "_diffrn_measured_fraction_theta_max"),
+            number(_completeness(structure, indices, d.min()), 3),
+        ),
         "_diffrn_reflns_theta_min": theta(d.max()),
         "_diffrn_reflns_theta_max": theta(d.min()),
         "_reflns_number_total": str(len(observations)),
@@ -203,12 +239,27 @@ def _reflection_items(result: Result, measurement: Measurement) -> dict[str, str
     return items
 
 
+def _completeness(
+    structure: xray.structure, indices: flex.miller_index, d_min: float
+) -> float | None:
+    """Share of the reflections, unique in the Laue group and not absent, that were measured to d_min."""
+    symmetry = structure.crystal_symmetry()
+    # a little less: the limit is itself the spacing of a reflection
+    possible = symmetry.build_miller_set(anomalous_flag=False, d_min=d_min * (1 - 1e-6))
+    found = miller.set(symmetry, indices, anomalous_flag=False).map_to_asu().unique_under_symmetry()
+    if not possible.size():
+        return None
+    return float(found.remove_systematic_absences().size() / possible.size())
+
+
 def _reflection_details(result: Result, measurement: Measurement) -> str:
     unique = len(np.unique(result.observations.unique_index))
     lines = [
         "Reflections are counted as measured, symmetry equivalents separately: they differ in a "
         f"dynamical calculation. {unique} of them are unique in the Laue group. Limits of the indices and "
-        "of theta are those of the reflections that were not excluded before the refinement."
+        "of theta are those of the reflections that were not excluded before the refinement, and so are "
+        "the measured fractions of all reflections that are unique in the Laue group. Without averages "
+        "over equivalents there is no R of equivalents."
     ]
     reasons = [f"{n} {reason}" for reason, n in measurement.n_excluded.items() if n]
     if reasons:

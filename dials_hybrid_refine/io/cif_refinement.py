@@ -158,7 +158,9 @@ def _details(result: Result, weighting: Weighting) -> str:
         f"Refined against unmerged integrated intensities; status {result.status}.",
         f"{statistics.n_rejected} reflections rejected as outliers (residual above "
         f"{weighting.outlier_threshold:g} robust standard deviations).",
-        f"Effective number of parameters under the priors: {statistics.n_parameters_effective:.1f}.",
+        f"Of the {statistics.n_parameters} parameters {statistics.n_parameters_structure} describe the "
+        "structure, the others thickness, orientation, scales and effects. Effective number of parameters "
+        f"under the priors: {statistics.n_parameters_effective:.1f}.",
         f"Held out: {statistics.held_out.n_reflections} reflections, by {statistics.held_out_by}, "
         f"R_obs {number(statistics.held_out.r_obs)}.",
         f"Merged: MR_obs {number(statistics.merged.mr_obs)}, MR_all {number(statistics.merged.mr_all)}, "

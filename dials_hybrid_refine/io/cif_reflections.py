@@ -60,7 +60,8 @@ def merged_reflections(data: KinematicalIntensities, volume: float) -> iotbx.cif
     F in volts, as the dictionary asks for electrons: 47.878 V Angstrom^2 F / Omega.
     """
     volt = POTENTIAL_VOLT / volume
-    phases = np.degrees(np.angle(data.f_calc)) % 360
+    # rounded first: 359.999 is 0, not 360
+    phases = np.degrees(np.angle(data.f_calc)).round(2) % 360
     return _loop(
         data.hkl,
         {

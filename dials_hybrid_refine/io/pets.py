@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dials_hybrid_refine.io.cif_syntax import Items, parse_cif
+from dials_hybrid_refine.io.modulation import sign_of_modulation
 
 #: shortest wavelength in Angstrom that is taken for X-rays; that of 15 kV electrons
 SHORTEST_XRAY_WAVELENGTH = 0.1
@@ -112,7 +113,17 @@ def _is_pets(name: str) -> bool:
 
 
 def _data(items: Items, complete: bool) -> PetsData:
-    """Args: complete: whether the file ends with the end of a line."""
+    """Args: complete: whether the file ends with the end of a line.
+
+    Raises:
+        ValueError: see ``read_pets``.
+    """
+    sign = sign_of_modulation(items)
+    if sign is not None:
+        raise ValueError(
+            f"the data are of a modulated or composite crystal ({sign}), which cannot be refined: "
+            "export the main reflections alone, from a project without modulation vectors"
+        )
     wavelength = _wavelength(items)
     setting = _setting(items)
     frames = _frames(items)

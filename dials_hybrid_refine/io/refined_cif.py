@@ -14,6 +14,7 @@ from dials_hybrid_refine.io.cif_experiment import (
     Measurement,
     cell_items,
     crystal_items,
+    hall_symbol,
     measurement_items,
     software_items,
 )
@@ -51,6 +52,8 @@ def refined_cif(result: Result, context: CifContext) -> iotbx.cif.model.cif:
     """A CIF model of the refined structure, its uncertainties and statistics."""
     structure = result.structure
     block = structure.crystal_symmetry().as_cif_block(format="coreCIF")
+    for name in ("_space_group_name_Hall", "_symmetry_space_group_name_Hall"):
+        block[name] = hall_symbol(structure.space_group())
     items = {
         **cell_items(structure, context.measurement),
         **crystal_items(structure),

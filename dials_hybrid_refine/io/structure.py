@@ -34,6 +34,9 @@ _SUFFIXES = {
     ".pdb": "PDB",
     ".ent": "PDB",
 }
+#: of parameters, symmetry and data of Jana2006 and Jana2020; an .m50 has lines CELL and LATTICE, too
+_JANA = {".m40", ".m41", ".m42", ".m50", ".m70", ".m90", ".m95"}
+_JANA_START = re.compile(r"\s*Version Jana", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class StructureFile:
         disorder: which atoms are alternatives of each other.
         riding: hydrogen atoms (indices) that ride according to a CIF, which does not say how.
         restraints: of a SHELX file.
+        cell_su: s.u. of a, b, c (Angstrom) and the angles (degrees), or None if the file has none.
     """
 
     structure: xray.structure
@@ -58,6 +62,7 @@ class StructureFile:
     disorder: Disorder = Disorder()
     riding: tuple[int, ...] = ()
     restraints: tuple[RestraintRequest, ...] = ()
+    cell_su: tuple[float, ...] | None = None
 
 
 def read_structure(path: str | os.PathLike[str], data_block: str | None = None) -> StructureFile:
@@ -91,6 +96,7 @@ def read_structure(path: str | os.PathLike[str], data_block: str | None = None) 
         disorder=loaded.disorder,
         riding=loaded.riding,
         restraints=loaded.restraints,
+        cell_su=loaded.cell_su if loaded.cell_su and any(loaded.cell_su) else None,
     )
 
 
@@ -114,6 +120,8 @@ def _text(path: Path) -> str:
 
 
 def _format(path: Path, text: str) -> str:
+    if path.suffix.lower() in _JANA or _JANA_START.match(text):
+        raise ValueError(f"{path} is a file of Jana's own: give the CIF that Jana writes")
     for kind, sign in _SIGNS.items():
         if sign.search(text):
             return kind

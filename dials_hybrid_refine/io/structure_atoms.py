@@ -60,6 +60,7 @@ class LoadedStructure:
         disorder: which atoms are alternatives of each other.
         riding: hydrogen atoms (indices) that ride according to a CIF.
         restraints: of a SHELX file.
+        cell_su: s.u. of a, b, c (Angstrom) and the angles (degrees), or None if the file has none.
     """
 
     structure: xray.structure
@@ -70,6 +71,7 @@ class LoadedStructure:
     disorder: Disorder = Disorder()
     riding: tuple[int, ...] = ()
     restraints: tuple[RestraintRequest, ...] = ()
+    cell_su: tuple[float, ...] | None = None
 
 
 def some(names: Sequence[str], limit: int = 8) -> str:

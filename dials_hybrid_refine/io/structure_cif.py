@@ -16,6 +16,7 @@ from typing import Any
 from cctbx import adptbx, crystal, sgtbx
 
 from dials_hybrid_refine.io.cif_syntax import Items, parse_cif
+from dials_hybrid_refine.io.modulation import sign_of_modulation
 from dials_hybrid_refine.io.structure_atoms import (
     Atom,
     LoadedStructure,
@@ -42,11 +43,12 @@ _HERMANN_MAUGUIN = (
     "_space_group_name_h-m_full",
 )
 _NUMBER = ("_space_group_it_number", "_symmetry_int_tables_number")
+_CELL = tuple(f"_cell_length_{x}" for x in "abc") + tuple(
+    f"_cell_angle_{x}" for x in ("alpha", "beta", "gamma")
+)
 _ORDER = ("11", "22", "33", "12", "13", "23")
-
-
-#: the first entries of operations in superspace, which are those of the average structure
-_SUPERSPACE_OPERATIONS = "_space_group_symop_ssg_operation_algebraic"
+#: more than one value each: the crystal of the file is a twin
+_TWIN = ("_twin_individual_id", "_twin_individual_mass_fraction_refined")
 
 
 def read_cif(text: str, data_block: str | None = None) -> LoadedStructure:
@@ -105,13 +107,21 @@ def _numbers(items: Items, name: str) -> list[float | None] | None:
 
 
 def _cell(items: Items) -> list[float]:
-    names = [f"_cell_length_{x}" for x in "abc"]
-    names += [f"_cell_angle_{x}" for x in ("alpha", "beta", "gamma")]
-    values = [_number(_first(items, [name]) or "?", name) for name in names]
-    missing = [name for name, value in zip(names, values) if value is None]
+    values = [_number(_first(items, [name]) or "?", name) for name in _CELL]
+    missing = [name for name, value in zip(_CELL, values) if value is None]
     if missing:
         raise ModelError(f"the unit cell is not complete: add {some(missing)}")
     return [value for value in values if value is not None]
+
+
+def _cell_su(items: Items) -> tuple[float, ...]:
+    """Standard uncertainties of the cell, from parentheses; 0 where there are none."""
+    found = []
+    for name in _CELL:
+        match = re.fullmatch(r"[-+]?\d*(\.\d*)?\((\d+)\)", _first(items, [name]) or "")
+        digits = len(match[1] or ".") - 1 if match else 0
+        found.append(int(match[2]) * 10.0**-digits if match else 0.0)
+    return tuple(found)
 
 
 def _group_of_operations(operations: Sequence[str]) -> Any:
@@ -152,13 +162,16 @@ def _space_group(items: Items) -> tuple[Any, list[str]]:
     if not operations:  # magnetic: the last entry is time reversal, which electrons do not see
         magnetic = [v for n in _MAGNETIC_OPERATIONS for v in items.get(n, [])]
         operations = [value.rpartition(",")[0] for value in magnetic]
-    if not operations:
-        superspace = items.get(_SUPERSPACE_OPERATIONS, [])
-        operations = [re.sub(r"x([123])", _axis, ",".join(v.split(",")[:3])) for v in superspace]
     named = _named_groups(items)
     group = _group_of_operations(operations) if operations else next(iter(named.values()), None)
     if group is None:
         raise ModelError("no symmetry was found: add the space group or its symmetry operations")
+    symbol = _first(items, _HERMANN_MAUGUIN)
+    if not operations and symbol is not None and list(named) == [_first(items, _NUMBER)]:
+        raise ModelError(
+            f"the space group symbol {symbol!r} is not understood, and the number does not tell the "
+            "setting: add the symmetry operations"
+        )
     number, info = group.type().number(), group.info()
     for name, other in named.items():
         if other.type().number() != number:
@@ -177,11 +190,6 @@ def _space_group(items: Items) -> tuple[Any, list[str]]:
             f"only the number of the space group is given: the setting {info} is assumed"
         ]
     return group, []
-
-
-def _axis(match: re.Match[str]) -> str:
-    """x, y or z for x1, x2 or x3."""
-    return "xyz"[int(match[1]) - 1]
 
 
 def _displacements(items: Items, labels: list[str], symmetry: crystal.symmetry) -> list[Any]:
@@ -257,6 +265,12 @@ def _check_multiplicities(items: Items, loaded: LoadedStructure) -> list[str]:
 
 
 def _structure(items: Items) -> LoadedStructure:
+    sign = sign_of_modulation(items)
+    if sign is not None:
+        raise ModelError(
+            f"the structure is modulated or a composite ({sign}), which cannot be refined: give a "
+            "structure with three-dimensional symmetry"
+        )
     group, warnings = _space_group(items)
     symmetry = make_symmetry(_cell(items), group)
     sites = _sites(items, symmetry)
@@ -293,10 +307,10 @@ def _structure(items: Items) -> LoadedStructure:
     ]
     if not atoms:
         raise ModelError("all atoms are dummies: give a file with real ones")
-    if (
-        _number(_first(items, ["_cell_modulation_dimension"]) or "0", "_cell_modulation_dimension")
-    ) != 0:
-        warnings.append("the structure is modulated: only its average is used")
+    if any(len(items.get(name, [])) > 1 for name in _TWIN):
+        warnings.append(
+            "the file is of a twin: the crystal that is refined is taken for a single one"
+        )
     loaded = build_structure(symmetry, atoms)
     real = [i for i, flag in enumerate(flags) if flag != "dum"]
     warnings += replaced + _check_multiplicities(items, loaded) + _missing_hydrogens(items, labels)
@@ -304,6 +318,7 @@ def _structure(items: Items) -> LoadedStructure:
         loaded,
         disorder=_disorder(items, real),
         riding=_riding(items, loaded, real),
+        cell_su=_cell_su(items),
         warnings=(*warnings, *loaded.warnings),
     )
 

@@ -40,12 +40,12 @@ from dials_hybrid_refine.models.connectivity import Disorder
 
 #: what would change the model or its refinement, if it were applied
 _NOT_APPLIED = frozenset(
-    "SAME BUMP NCSY XNPD HFIX MOVE FRAG TWIN BASF EXTI SWAT SPEC NEUT ABIN".split()
+    "SAME BUMP NCSY XNPD HFIX MOVE FRAG BASF EXTI SWAT SPEC NEUT ABIN BEDE LONE BIND CONN FREE OMIT "
+    "SHEL".split()
 )
 _OTHER = frozenset(
-    "ACTA ANSC ANSR BEDE BIND BLOC BOND CGLS CONF CONN DAMP DISP END ESEL FEND FMAP FREE GRID HOPE "
-    "HTAB L.S. LAUE LIST LONE MERG MOLE MORE MPLA MUST OMIT PATT PLAN PRIG REM RTAB SHEL SIZE STIR TEMP "
-    "TEXP TIME TITL TREF TWST UNIT WGHT WIGL WPDB ZERR".split()
+    "ACTA ANSC ANSR BLOC BOND CGLS CONF DAMP DISP END ESEL FEND FMAP GRID HOPE HTAB L.S. LAUE LIST MERG "
+    "MOLE MORE MPLA MUST PATT PLAN PRIG REM RTAB SIZE STIR TEMP TIME TITL TREF TWST UNIT WGHT WIGL WPDB".split()
 )
 #: what becomes constraints, with the names of atoms
 _CONSTRAINING = frozenset(("EADP", "EXYZ", "SUMP", "ANIS"))
@@ -106,6 +106,7 @@ def read_shelx(text: str) -> LoadedStructure:
         warnings=(*instructions.warnings(), *notes, *more),
         unsupported=tuple(sorted(instructions.unsupported)),
         restraints=tuple(restraints),
+        cell_su=instructions.cell_su,
     )
 
 
@@ -126,6 +127,7 @@ class _Instructions:
     """The instructions of a file, sorted by what becomes of them."""
 
     cell: list[float] = field(default_factory=list)
+    cell_su: tuple[float, ...] | None = None
     lattice: list[str] = field(default_factory=list)
     elements: list[str] = field(default_factory=list)
     types: dict[str, str] = field(default_factory=dict)
@@ -207,6 +209,7 @@ def _sort(text: str) -> _Instructions:
             found.unsupported.add("FRAG")
             in_fragment = name != "FEND"
         elif name in ("HKLF", "END"):
+            _check_data_format(found, words)
             found.complete = True
             break
         else:
@@ -223,13 +226,41 @@ def _sort(text: str) -> _Instructions:
     return found
 
 
+def _check_data_format(found: _Instructions, words: list[str]) -> None:
+    """What HKLF says of the crystal; its data are not read.
+
+    Raises:
+        ModelError: for reflections that several domains contribute to (HKLF 5 and 6).
+    """
+    if words[1:2] in (["5"], ["6"]):
+        raise _twin(" ".join(words[:2]), "if this crystal is single, write HKLF 4 and remove BASF")
+    if len(words) > 3:
+        found.unsupported.add("the matrix of HKLF")
+
+
+def _twin(instruction: str, remedy: str) -> ModelError:
+    return ModelError(
+        f"{instruction} describes a twin, and twins cannot be refined: {remedy}; otherwise give data of "
+        "a single domain"
+    )
+
+
 def _take(found: _Instructions, name: str, words: list[str]) -> None:
-    """Put one instruction in its place."""
+    """Put one instruction in its place.
+
+    Raises:
+        ModelError: for one that cannot be used.
+    """
     arguments = words[1:]
+    if name == "TWIN":
+        raise _twin("TWIN", "if this crystal is single, remove TWIN and BASF")
     if name == "CELL":
         found.cell = [float(v) for v in arguments[1:7]]
         if len(found.cell) != 6:
             raise ModelError("the instruction CELL needs a wavelength and six numbers: complete it")
+    elif name == "ZERR":
+        numbers = [v for v in arguments[1:7] if re.fullmatch(r"\d+\.?\d*|\.\d+", v)]
+        found.cell_su = tuple(float(v) for v in numbers) if len(numbers) == 6 else None
     elif name in ("LATT", "SYMM"):
         found.lattice.append(f"{name} {' '.join(arguments)}")
     elif name == "SFAC":

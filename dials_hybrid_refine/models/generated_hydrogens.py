@@ -186,22 +186,26 @@ def add_hydrogens(
     ):
         return []
     placed = list(trial.scatterers())[first:]
-    if not _apart(structure, placed):
+    if not _apart(structure, placed, by_symmetry=disorder.part(parent) < 0):
         return []
     for scatterer in placed:
         structure.add_scatterer(scatterer)
     return members
 
 
-def _apart(structure: xray.structure, hydrogens: list[Any]) -> bool:
+def _apart(structure: xray.structure, hydrogens: list[Any], by_symmetry: bool) -> bool:
     """Whether hydrogen atoms are apart from each other and from all images, as they are not where
-    a group does not have the symmetry of its special position."""
+    a group does not have the symmetry of its special position.
+
+    Args:
+        by_symmetry: images are alternatives, which may be anywhere.
+    """
     alone = structure.select(structure.all_selection(), True)
     alone.erase_scatterers()
     for scatterer in hydrogens:
         alone.add_scatterer(scatterer)
     near = alone.pair_asu_table(distance_cutoff=_SMALLEST_HH).extract_pair_sym_table()
-    return not any(True for _ in near.iterator())
+    return all(by_symmetry and not pair.rt_mx_ji.is_unit_mx() for pair in near.iterator())
 
 
 def _label(parent: str, number: int | None, taken: set[str]) -> str:

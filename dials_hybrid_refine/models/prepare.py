@@ -11,6 +11,7 @@ from smtbx.refinement.constraints.geometrical import hydrogens as geometries
 
 from dials_hybrid_refine.models.connectivity import Disorder
 from dials_hybrid_refine.models.generated_hydrogens import generate
+from dials_hybrid_refine.models.hydrogen_occupancies import follow_parents
 from dials_hybrid_refine.models.hydrogens import hydrogen_atoms, place, ride
 from dials_hybrid_refine.models.restraints.request import RestraintRequest
 from dials_hybrid_refine.models.shared_sites import share, shared_sites
@@ -43,6 +44,7 @@ class Model:
         disorder: which atoms are alternatives.
         riding: indices of hydrogen atoms that the file says ride, without saying how (CIF).
         restraints: that the file asks for.
+        cell_su: s.u. of a, b, c (Angstrom) and the angles (degrees) that the file states, or None.
     """
 
     structure: xray.structure
@@ -50,6 +52,7 @@ class Model:
     disorder: Disorder = Disorder()
     riding: tuple[int, ...] = ()
     restraints: tuple[RestraintRequest, ...] = ()
+    cell_su: tuple[float, ...] | None = None
 
 
 def prepare(model: Model, choices: ModelChoices) -> tuple[Model, list[str]]:
@@ -63,12 +66,14 @@ def prepare(model: Model, choices: ModelChoices) -> tuple[Model, list[str]]:
     structure, disorder = model.structure.deep_copy_scatterers(), model.disorder
     constraints, notes = list(model.constraints), []
     known = set(hydrogen_atoms(structure))
+    added: list[int] = []
     if choices.hydrogens == "free":
         constraints = [c for c in constraints if not _concerns(c, known)]
     if choices.hydrogens == "generate":
         generated = generate(structure, disorder)
         structure, disorder = generated.structure, generated.disorder
-        labels = [structure.scatterers()[i].label for i in generated.added]
+        added = generated.added
+        labels = [structure.scatterers()[i].label for i in added]
         notes.append(f"{len(labels)} hydrogen atoms were added: {', '.join(labels) or 'none'}")
         notes += generated.notes
     _check_geometries(structure, constraints, disorder)
@@ -87,12 +92,16 @@ def prepare(model: Model, choices: ModelChoices) -> tuple[Model, list[str]]:
             f"{', '.join(labels)}"
         )
     groups = [group for group in shared_sites(structure) if not _already(group, constraints)]
-    common, changed = share(structure, groups)
+    told = {i for c in constraints for i in getattr(c, "scatterer_indices", ())}
+    common, changed = share(structure, groups, told)
     structure.apply_symmetry_u_stars()
     if groups:
         named = ["/".join(structure.scatterers()[i].label for i in group) for group in groups]
         notes.append(f"atoms on common sites share coordinates and U: {', '.join(named)}")
-    every, dropped = _without_conflicts(structure, [*common, *constraints, *riding.constraints])
+    every = [*common, *constraints, *riding.constraints]
+    every, dropped = _without_conflicts(
+        structure, [*every, *follow_parents(structure, every, added)]
+    )
     prepared = replace(model, structure=structure, constraints=every, disorder=disorder)
     return prepared, notes + changed + dropped
 

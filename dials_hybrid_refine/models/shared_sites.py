@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -37,11 +38,17 @@ def shared_sites(structure: xray.structure) -> list[list[int]]:
     return groups
 
 
-def share(structure: xray.structure, groups: list[list[int]]) -> tuple[list[Any], list[str]]:
+def share(
+    structure: xray.structure, groups: list[list[int]], told: Collection[int] = ()
+) -> tuple[list[Any], list[str]]:
     """Constraints for atoms on common sites, and a sentence on each displacement that was changed.
 
     Displacement parameters that differ are replaced by their mean, weighted by occupancy and atomic
-    number; if one atom of a site is anisotropic, all are. The sum of the occupancies stays as it is.
+    number; if one atom of a site is anisotropic, all are. The sum of the occupancies stays as it is,
+    but where the file says how they depend on each other.
+
+    Args:
+        told: indices of atoms of whose occupancies it does.
     """
     constraints: list[Any] = []
     notes = []
@@ -49,13 +56,13 @@ def share(structure: xray.structure, groups: list[list[int]]) -> tuple[list[Any]
         labels = ", ".join(structure.scatterers()[i].label for i in group)
         if _unite_displacements(structure, group):
             notes.append(f"{labels} share a site: their displacement parameters were averaged")
-        total = sum(structure.scatterers()[i].occupancy for i in group)
-        constraints += [
-            shared_site(list(group)),
-            shared_u(list(group)),
+        constraints += [shared_site(list(group)), shared_u(list(group))]
+        if not set(group) & set(told):
+            total = sum(structure.scatterers()[i].occupancy for i in group)
             # smtbx makes the first of the list dependent
-            occupancy_affine_constraint(list(reversed(group)), [1.0] * len(group), total),
-        ]
+            constraints.append(
+                occupancy_affine_constraint(list(reversed(group)), [1.0] * len(group), total)
+            )
     return constraints, notes
 
 

@@ -9,7 +9,7 @@ derivatives of our own, which the tests compare with finite differences.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,6 +69,7 @@ def structure_geometry(
     covariance: _Array | None = None,
     cell_covariance: _Array | None = None,
     disorder: Disorder = Disorder(),  # noqa: B008  immutable
+    riding: Collection[int] = (),
 ) -> Geometry:
     """All bonds that covalent radii suggest, and the angles and torsion angles between them.
 
@@ -81,8 +82,11 @@ def structure_geometry(
             no uncertainty. None: no standard uncertainties.
         cell_covariance: shape (6, 6), of a, b, c (Angstrom) and the angles (degrees).
         disorder: alternatives, which are not bound to each other.
+        riding: atoms (indices) whose bonds and angles have no uncertainty, as SHELXL has it. Constraints
+            prescribe them; for smtbx such atoms move as their parents do, so that the angles would
+            seem to vary.
     """
-    calculator = _Calculator(structure, covariance, cell_covariance, disorder)
+    calculator = _Calculator(structure, covariance, cell_covariance, disorder, set(riding))
     return Geometry(
         tuple(calculator.bonds()), tuple(calculator.angles()), tuple(calculator.torsions())
     )
@@ -118,7 +122,9 @@ class _Calculator:
         covariance: _Array | None,
         cell_covariance: _Array | None,
         disorder: Disorder,
+        riding: set[int],
     ) -> None:
+        self._riding = riding
         self._info = structure.space_group_info()
         self._labels = [s.label for s in structure.scatterers()]
         self._hydrogen = [s.element_symbol() in ("H", "D") for s in structure.scatterers()]
@@ -188,6 +194,8 @@ class _Calculator:
         slope = torch.cat([part.reshape(-1) for part in slopes]).numpy()
         # a straight angle has no slope: it is fixed, or not normally distributed
         variance = float(slope @ self._covariance @ slope) if np.isfinite(slope).all() else 0.0
+        if atoms[0].index in self._riding or atoms[-1].index in self._riding:
+            variance = 0.0
         codes = (self._info.cif_symmetry_code(a.operation) for a in atoms)
         return GeometricValue(
             tuple(self._labels[a.index] for a in atoms),

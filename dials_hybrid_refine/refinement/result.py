@@ -40,7 +40,8 @@ class Iteration:
 class Statistics:
     """Figures of merit of a finished refinement; definitions in ``statistics.DEFINITIONS``.
 
-    ``n_parameters`` counts refined numbers (structure, thickness, orientation, scales, ...);
+    ``n_parameters`` counts refined numbers (structure, thickness, orientation, scales, ...),
+    ``n_parameters_structure`` those of the structure;
     ``n_parameters_effective`` what remains of them under the priors. ``loss_start`` and
     ``loss_final`` are weighted sums of squares with E = 1 (``weights.Weighting``), which is
     estimated anew on the way. The first is of the coarse calculation before outliers are rejected.
@@ -54,6 +55,7 @@ class Statistics:
     frames: FrameStatistics
     n_rejected: int
     n_parameters: int
+    n_parameters_structure: int
     n_parameters_effective: float
     loss_start: float
     loss_final: float

@@ -177,6 +177,7 @@ def summarise(
         frames=_frame_statistics(data, frames, frame_filter, calculated, state.rejected),
         n_rejected=int(state.rejected.sum()),
         n_parameters=sum(p.numel() for p in objective.parameters()) + len(final.scales),
+        n_parameters_structure=model.structure.n_parameters,
         n_parameters_effective=n_effective,
         loss_start=state.loss_start,
         loss_final=float((residual[used] ** 2).sum()),

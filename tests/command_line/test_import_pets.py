@@ -278,3 +278,20 @@ def test_precession(text):
 
 def test_several_blocks(text):
     refused(text + text.replace("data_pets", "data_other"), "2 data blocks")
+
+
+def test_modulated(text):
+    part = "modulated or composite crystal"
+    refused(
+        text.replace(
+            "_diffrn_radiation_wav", "_cell_modulation_dimension 1\n_diffrn_radiation_wav", 1
+        ),
+        part,
+    )
+    satellite = text.replace("_refln_index_l\n", "_refln_index_l\n_refln_index_m_1\n")
+    start = satellite.index("_refln_zone_axis_id\n") + len("_refln_zone_axis_id\n")
+    rows = [
+        re.sub(r"^((?:\s*-?\d+){3})", rf"\1 {n % 3 - 1}", row)
+        for n, row in enumerate(satellite[start:].splitlines())
+    ]
+    refused(satellite[:start] + "\n".join(rows) + "\n", part, "_refln_index_m_1")

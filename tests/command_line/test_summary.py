@@ -15,6 +15,7 @@ import iotbx.cif
 from dials.array_family import flex
 
 from dials_hybrid_refine.command_line import hybrid_refine
+from dials_hybrid_refine.io.checkpoint import decisive_parameters
 
 NUMBER, COUNT, TEXT, LIST = (int, float), int, str, list
 KEYS = {
@@ -109,6 +110,17 @@ def test_the_run_can_be_repeated(refined, summary):
     assert f"torch {summary['versions']['torch']}" in text and "seed 0" in text
     assert "refinement.coarse_steps = 2" in text and "output." not in text
     assert all(digest in text for digest in summary["input"]["sha256"].values())
+
+
+def test_what_a_repeated_run_needs():
+    """Cycles and the choice of the hand are none of a checkpoint's concern, but of the result's."""
+    changed = "refinement.max_cycles = 2\nabsolute_structure.apply = True\nd_min = 1\nnproc = 3\n"
+    assert set(decisive_parameters(changed)) == {"d_min"}
+    assert decisive_parameters(changed, stages_only=False) == {
+        "refinement.max_cycles": "2",
+        "absolute_structure.apply": "True",
+        "d_min": "1",
+    }
 
 
 def test_input_is_identified(refined, summary):

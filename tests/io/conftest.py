@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 from examples import quartz_structure, triclinic_structure
 from finished_results import caesium_lead_bromide, finished, polar_structure
+from molecules import oxamide
 
+from benchmarks.left_out import lead_titanate
 from dials_hybrid_refine.refinement.result import Result
 
 CRYSTALS = {
@@ -13,6 +15,8 @@ CRYSTALS = {
     "polar": polar_structure,
     "quartz": quartz_structure,
     "CsPbBr3": caesium_lead_bromide,
+    "oxamide": oxamide,
+    "PbTiO3": lead_titanate,
 }
 
 

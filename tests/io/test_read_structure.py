@@ -334,6 +334,18 @@ def test_ions_become_neutral(read):
     assert not list(file.structure.scattering_type_registry(table="electron").unassigned_types())
 
 
+def test_uncertainties_of_the_cell(read):
+    """In parentheses, or after ZERR; None where all are missing or zero."""
+    assert read(QUARTZ_CIF).cell_su == pytest.approx((6e-4, 0, 0, 0, 0, 0))
+    text = QUARTZ_CIF.replace("4.9130(6)", "4.9130").replace("gamma 120", "gamma 120.0(12)")
+    assert read(text).cell_su == pytest.approx((0, 0, 0, 0, 0, 1.2))
+    assert read(text.replace("120.0(12)", "120")).cell_su is None
+    ins = TRICLINIC_INS.format(instructions="")
+    assert read(ins, "model.ins").cell_su == pytest.approx((1e-3, 1e-3, 1e-3, 0, 0, 0))
+    assert read(ins.replace("0.001", "0"), "model.ins").cell_su is None
+    assert read(ins.replace("ZERR", "REM"), "model.ins").cell_su is None
+
+
 def test_deuterium_is_hydrogen(read):
     file = read(quartz("O1 O ", "D1 D "))
     assert file.structure.scatterers()[1].scattering_type == "H"
@@ -450,24 +462,6 @@ def test_block_of_several_by_name(shared, read, tmp_path):
     assert read_structure(path, "other").structure.scatterers()[1].u_iso == 0.02
     with pytest.raises(ValueError, match="no data block 'third' with atoms, only quartz, other"):
         read_structure(path, "third")
-
-
-def test_superspace_group(read):
-    """Jana writes the operations of a modulated structure in superspace."""
-    operations = """\
-_cell_modulation_dimension 1
-loop_
-_space_group_symop_ssg_id
-_space_group_symop_ssg_operation_algebraic
-1 x1,x2,x3,x4
-2 -x1+1/2,-x2,x3+1/2,x4
-3 -x1,x2+1/2,-x3+1/2,-x4+1/2
-4 x1+1/2,-x2+1/2,-x3,-x4+1/2
-"""
-    cif = QUARTZ_CIF.replace("_space_group_name_H-M_alt 'P 32 2 1'\n", operations)
-    file = read(cif.replace("gamma 120", "gamma 90"))
-    assert str(file.structure.space_group_info()) == "P 21 21 21"
-    assert any("modulated" in w for w in file.warnings)
 
 
 RIDING = QUARTZ_CIF.replace(

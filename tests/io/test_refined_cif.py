@@ -14,11 +14,19 @@ from numpy.testing import assert_allclose
 
 import iotbx.cif
 import iotbx.cif.model
+from cctbx import sgtbx
 from smtbx.refinement.constraints.rigid import rigid_riding_expandable_group
 
 from dials_hybrid_refine.diffraction.electron import accelerating_voltage
 from dials_hybrid_refine.io.cif_atoms import hydrogen_treatment
-from dials_hybrid_refine.io.cif_experiment import PETS2, MeasuredCell, Measurement, measured_cell
+from dials_hybrid_refine.io.cif_experiment import (
+    PETS2,
+    MeasuredCell,
+    Measurement,
+    hall_symbol,
+    measured_cell,
+    stated_cell,
+)
 from dials_hybrid_refine.io.cif_refinement import (
     RefinementModel,
 )
@@ -291,9 +299,43 @@ def test_symmetry_is_stated(result):
     block = block_of(result)
     info = result.structure.space_group_info()
     assert int(block["_space_group_IT_number"]) == info.type().number()
-    assert block["_space_group_name_Hall"].strip() == info.type().hall_symbol().strip()
+    assert sgtbx.space_group(block["_space_group_name_Hall"]) == info.group()
     assert block["_space_group_name_H-M_alt"] == str(info)
     assert len(block["_space_group_symop_operation_xyz"]) == info.group().order_z()
+
+
+def test_hall_symbols_are_those_of_the_tables():
+    """cctbx itself writes '-P 2ac 2n (z,x,y)'."""
+    for symbol, hall in [
+        ("P b n m", "-P 2c 2ab"),
+        ("P 1 21/n 1", "-P 2yn"),
+        ("P 32 2 1", 'P 32 2"'),
+    ]:
+        assert hall_symbol(sgtbx.space_group_info(symbol).group()) == hall
+    other = sgtbx.space_group("-C 1")
+    assert sgtbx.space_group(hall_symbol(other)) == other
+
+
+def test_measured_fraction(results):
+    """All reflections to the limit are measured; of half of them half."""
+    for name in ("quartz", "CsPbBr3"):
+        result = results[name]
+        assert float(block_of(result)["_diffrn_measured_fraction_theta_max"]) == 1
+        observations = result.observations
+        unique = np.unique(observations.unique_index)
+        kept = np.isin(observations.unique_index, unique[::2])
+        part = replace(
+            result,
+            observations=replace(
+                observations, **{k: v[kept] for k, v in vars(observations).items()}
+            ),
+            held_out=result.held_out[kept],
+            rejected=result.rejected[kept],
+            calculated=result.calculated[kept],
+        )
+        assert float(block_of(part)["_diffrn_measured_fraction_theta_max"]) == pytest.approx(
+            0.5, abs=0.03
+        )
 
 
 def test_riding_atoms_and_disorder(results):
@@ -337,6 +379,21 @@ def test_cell_with_uncertainties(results):
     assert block["_cell_angle_gamma"] == "120.0000"
     check(block["_cell_volume"], cell.volume(), 0.024)
     assert "_cell_special_details" not in block
+
+
+def test_cell_with_uncertainties_of_the_model(results):
+    """Where the experiment has none. V = a^2 c sqrt(3)/2: (s(V)/V)^2 = (2 s(a)/a)^2 + (s(c)/c)^2."""
+    result = results["quartz"]
+    cell = stated_cell(result.structure, (6e-4, 6e-4, 8e-4, 0.0, 0.0, 0.0))
+    block = block_of(result, with_cell(cell))
+    assert block["_cell_length_a"] == "4.9137(6)" and block["_cell_length_c"] == "5.4047(8)"
+    assert block["_cell_angle_gamma"] == "120.0000"
+    relative = ((2 * 6e-4 / 4.9137) ** 2 + (8e-4 / 5.4047) ** 2) ** 0.5
+    assert cell.volume_su == pytest.approx(
+        relative * result.structure.unit_cell().volume(), rel=1e-4
+    )
+    assert "those of the starting model" in block["_cell_special_details"]
+    assert stated_cell(result.structure, None) is None
 
 
 def test_the_uncertainties_of_another_cell_are_not_taken(results):

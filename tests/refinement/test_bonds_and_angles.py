@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from examples import Array, quartz_structure, triclinic_structure
+from molecules import alanine
 
 from cctbx import sgtbx, uctbx, xray
 
@@ -136,6 +137,19 @@ def test_molecule() -> None:
     for torsion in geometry.torsions:
         assert not any(label.startswith("H") for label in torsion.labels)
         assert min(abs(torsion.value), 180 - abs(torsion.value)) < 1e-6
+
+
+def test_angles_of_riding_atoms_have_no_uncertainty() -> None:
+    """Constraints prescribe N-H and C-N-H; what does not depend on them is as without."""
+    structure, covariance = alanine(), 1e-6 * np.eye(3 * 13)
+    for scatterer in structure.scatterers():
+        scatterer.flags.set_grad_site(True)
+    riding = [i for i, s in enumerate(structure.scatterers()) if s.element_symbol() == "H"]
+    free, bound = (structure_geometry(structure, covariance, riding=r) for r in ((), riding))
+    for before, after in zip((*free.bonds, *free.angles), (*bound.bonds, *bound.angles)):
+        assert before.su is not None
+        assert after.su == (None if after.hydrogen else before.su)
+    assert sum(v.hydrogen for v in bound.angles) == 15
 
 
 def test_fixed_atoms_have_no_uncertainty() -> None:
