@@ -39,6 +39,7 @@ from dials.util import show_mail_handle_errors
 from smtbx.refinement.constraints import InvalidConstraint
 
 from dials_hybrid_refine.command_line.refine_checkpoint import begin_journal, end_journal
+from dials_hybrid_refine.command_line.refine_data_checks import check_data, with_data_checks
 from dials_hybrid_refine.command_line.refine_files import check_formats
 from dials_hybrid_refine.command_line.refine_input import check_limits, read_input, virtual_frames
 from dials_hybrid_refine.command_line.refine_options import refinement_options
@@ -104,6 +105,7 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
         options = refinement_options(command.params)
         effects = make_effects(plugins, command.params, EffectContext([data.scan]))
         frames = virtual_frames(command.params, data)
+        findings = check_data(data, options) if command.params.data_checks else ()
         journal = begin_journal(command, data.files, effects)
         most = (
             STEPS_BEFORE_RESCAN
@@ -127,6 +129,8 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
                 disorder=data.model.disorder,
                 restraints=data.model.restraints,
             )
+        if command.params.data_checks:
+            result = with_data_checks(result, findings, data, options)
         geometry = refined_geometry(result, data)
         log_result(result, geometry)
         experiments = refined_experiments(data, result)

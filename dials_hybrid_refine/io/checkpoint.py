@@ -42,6 +42,7 @@ _FREE = (
     "output",
     "cif",
     "checkpoint",
+    "data_checks",
     "frames",
     "difference_map",
     "convergence",

@@ -173,6 +173,7 @@ def _details(result: Result, weighting: Weighting) -> str:
         "thickness, orientation and scales are marginalised.",
     ]
     lines += [f"Warning: {warning}." for warning in result.warnings]
+    lines += [f"Data: {finding.sentence}." for finding in result.data_checks]
     return "\n".join([*lines, "Definitions:", *(f"{text}." for text in DEFINITIONS.values())])
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dials_hybrid_refine.io.checkpoint import CHECKPOINT_PHIL
 from dials_hybrid_refine.io.command_input import INPUT_PHIL
+from dials_hybrid_refine.io.data_checks_phil import DATA_CHECKS_PHIL
 from dials_hybrid_refine.io.restraints_phil import RESTRAINTS_PHIL
 
 REFINE_PHIL = (
     INPUT_PHIL
     + RESTRAINTS_PHIL
     + CHECKPOINT_PHIL
+    + DATA_CHECKS_PHIL
     + """
 d_min = None
   .type = float(value_min=0)

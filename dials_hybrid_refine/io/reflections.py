@@ -51,6 +51,9 @@ class Exclusion:
         return {reason: len(rows) for reason, rows in self.rows.items()}
 
 
+#: reasons that checks of the data ask for
+OVERLOADED, REPEATED = "overloaded", "same measurement repeated"
+
 _COLUMNS = {
     "profile": ("intensity.prf.value", "intensity.prf.variance", "integrated_prf"),
     "sum": ("intensity.sum.value", "intensity.sum.variance", "integrated_sum"),
@@ -196,7 +199,7 @@ def read_observations(
     # not excluded_for_scaling: dials.scale sets it where I/sigma(I) < -5, too
     for name, reason in (
         ("bad_for_refinement", "flagged bad by DIALS"),
-        ("overloaded", "overloaded"),
+        ("overloaded", OVERLOADED),
         ("user_excluded_in_scaling", "excluded by the user"),
     ):
         tests[reason] = _numpy(table.get_flags(getattr(table.flags, name)))
@@ -226,7 +229,7 @@ def read_observations(
     key = np.concatenate([hkl[chosen], angle[:, None]], axis=1)
     _, once = np.unique(key, axis=0, return_index=True)
     if len(once) < len(chosen):
-        rows["same measurement repeated"] = np.delete(chosen, once)
+        rows[REPEATED] = np.delete(chosen, once)
         chosen = chosen[np.sort(once)]
     if len(chosen) == 0:
         reasons = ", ".join(f"{n} {reason}" for reason, n in Exclusion(rows).counts.items())

@@ -149,7 +149,8 @@ def summary(
         "restraints": [asdict(row) for row in result.restraints.rows] if result.restraints else [],
         "convergence": [asdict(row) for row in result.convergence] or None,
         "difference_map": _difference_map(result.difference_map),
-        "warnings": list(result.warnings),
+        "warnings": [*result.warnings, *_data_warnings(result)],
+        "data_checks": [asdict(finding) for finding in result.data_checks],
         "absolute_structure": _absolute_structure(result),
         "timing": asdict(result.timing),
     }
@@ -163,6 +164,10 @@ def _absolute_structure(result: Result) -> dict[str, Any] | None:
     if found is None:
         return None
     return {**asdict(found), "preferred": found.preferred, "clear": found.is_clear}
+
+
+def _data_warnings(result: Result) -> list[str]:
+    return [f.sentence for f in result.data_checks if f.severity == "warning"]
 
 
 def _effects(result: Result) -> list[dict[str, Any]]:

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 
 from cctbx import crystal, sgtbx, xray
 from cctbx.sgtbx import cosets, lattice_symmetry
@@ -24,6 +23,7 @@ from dials_hybrid_refine.models.choose import AbsorptionOptions, absorption_mode
 from dials_hybrid_refine.models.effects import Effect
 from dials_hybrid_refine.models.hybrid import HybridModel
 from dials_hybrid_refine.models.structure import RefinedParameters, StructureModel
+from dials_hybrid_refine.refinement.data_checks.extra_intensity import extra_intensity
 from dials_hybrid_refine.refinement.dataset import Dataset, build_simulator
 from dials_hybrid_refine.refinement.objective import Objective
 from dials_hybrid_refine.refinement.options import RefinementOptions
@@ -50,9 +50,9 @@ _LARGEST_SQUARE = 9.0
 #: R_obs above this share of that of shuffled intensities: model and data have little to do with each
 #: other. Wrong structures give 0.83 or 0.59 (Wilson (1950), Acta Cryst. 3, 397), refined ones less
 _UNRELATED = 0.8
-#: residuals above this, in robust standard deviations, are counted; as many more positive than negative
-#: ones as are said come by chance with this probability at most
-_LARGE, _CHANCE = 3.0, 1e-3
+#: as many more large positive residuals than negative ones as are said come by chance with this
+#: probability at most
+_CHANCE = 1e-3
 #: relative changes of the cell that are tried
 _STRAINS = (-0.02, -0.01, -0.005, 0.005, 0.01, 0.02)
 #: ratios U'/U that are tried; those of light and heavy elements
@@ -125,9 +125,9 @@ class Diagnosis:
             found += self._structure_causes()
         found.sort(key=lambda cause: -cause[0])
         named = [sentence for _, sentence in found[:2]]
-        extra = self._extra_intensity(fit)
-        if extra:
-            named.append(extra)
+        extra = extra_intensity(fit.residual, _CHANCE)
+        if extra is not None:
+            named.append(extra.sentence)
         if not found:
             unrelated = self._unrelated(fit)
             if unrelated:
@@ -249,18 +249,6 @@ class Diagnosis:
                 f"{z:.0f} sigma, R_obs {best.r_obs:.3f} instead of {given.r_obs:.3f} before refinement)",
             )
         ]
-
-    def _extra_intensity(self, fit: Fit) -> str | None:
-        """More large positive residuals than negative ones: something else diffracts, too."""
-        more = int((fit.residual > _LARGE).sum())
-        fewer = int((fit.residual < -_LARGE).sum())
-        chance = binomtest(more, more + fewer, alternative="greater").pvalue if more else 1.0
-        if chance > _CHANCE or more <= 3 * fewer:
-            return None
-        return (
-            f"{more} reflections are far too strong and only {fewer} too weak: another crystal or ice may "
-            "overlap with them; look at the images and index further lattices"
-        )
 
     def _unrelated(self, fit: Fit) -> str | None:
         observations, used = self._data.observations, ~self._data.held_out

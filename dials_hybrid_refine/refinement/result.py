@@ -13,6 +13,7 @@ from dials_hybrid_refine.diffraction.observations import Observations
 from dials_hybrid_refine.refinement.absolute_structure import AbsoluteStructure
 from dials_hybrid_refine.refinement.binned_agreement import BinnedAgreement
 from dials_hybrid_refine.refinement.convergence import ConvergenceRow
+from dials_hybrid_refine.refinement.data_checks.finding import Finding
 from dials_hybrid_refine.refinement.difference_map import DifferenceMap
 from dials_hybrid_refine.refinement.effect_values import EffectValues
 from dials_hybrid_refine.refinement.frame_statistics import FrameStatistics
@@ -143,6 +144,7 @@ class Result:
         start: the starting structure.
         binned: agreement against angle, resolution and intensity.
         rocking_curves: of the strongest and of the worst reflections.
+        data_checks: what is wrong with the data.
     """
 
     status: str
@@ -170,3 +172,4 @@ class Result:
     start: xray.structure | None = None
     binned: BinnedAgreement | None = None
     rocking_curves: tuple[RockingCurve, ...] = ()
+    data_checks: tuple[Finding, ...] = ()

@@ -145,10 +145,11 @@ def panels(
         Panel(
             _REFLECTIONS,
             [],
-            [
+            present(
+                html_tables.data_checks_table(summary),
                 html_tables.exclusion_table(summary, context.n_read),
                 html_tables.rejection_table(result),
-            ],
+            ),
         ),
         Panel(
             _DETAILS,

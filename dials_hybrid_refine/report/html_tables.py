@@ -118,6 +118,14 @@ def exclusion_table(summary: Mapping[str, Any], n_read: int) -> Table:
     return Table("excluded", "Where the reflections went", ["reflections", "number"], rows)
 
 
+def data_checks_table(summary: Mapping[str, Any]) -> Table | None:
+    """What the checks of the data found; None if they found nothing."""
+    found = summary["data_checks"]
+    rows = [[f["name"].replace("_", " "), f["severity"], f["sentence"]] for f in found]
+    header = ["check", "", "found"]
+    return Table("data-checks", "Checks of the data", header, rows) if rows else None
+
+
 def rejection_table(result: Result) -> Table:
     """The rejected reflections, worst first."""
     data = result.observations
