@@ -161,17 +161,21 @@ def crossing_reflections(
     s_window: float,
     wave_number: float = 1 / WAVELENGTH,
     max_half: float = 1.0,
+    step: float = 0.01,
 ) -> Observations:
-    """Reflections that pass the Ewald sphere, windows of about |S| <= s_window inside the scan."""
+    """Reflections that pass the Ewald sphere, windows of about |S| <= s_window inside the scan.
+
+    ``step``: degrees between which S is taken as linear.
+    """
     first, last = scan.phi_range
-    phi = np.linspace(first, last, 1 + round((last - first) / 0.01))
+    phi = np.linspace(first, last, 1 + round((last - first) / step))
     bases = scan.reciprocal_bases(phi)
     hkl = reflections_in_sphere(bases[0], g_max)
     errors = nominal_excitation_errors(bases, hkl, scan.beam_direction, wave_number)
     found = []
     for h, s in zip(hkl, errors):
         for i in np.flatnonzero(np.diff(np.sign(s)) != 0):
-            slope = (s[i + 1] - s[i]) / 0.01
+            slope = (s[i + 1] - s[i]) / step
             centre, half = phi[i] - s[i] / slope, s_window / abs(slope)
             if half < max_half and first < centre - half and centre + half < last:
                 found.append((h, centre, half))

@@ -73,7 +73,9 @@ def equal_intensities(observations: Observations) -> Finding | None:
     expected = equivalent * (equal - found) / others if others > 0 else 0.0
     # one pair more, so that the rate is not zero where no pair agrees
     rate = expected + equivalent / max(others, 1.0)
-    if found <= _SHARE * n or poisson.sf(found - 1, rate) > CHANCE:
+    # numbers that are rounded so much that others agree more often than equivalents tell nothing
+    copied = found > max(_SHARE * n, equal - found)
+    if not copied or poisson.sf(found - 1, rate) > CHANCE:
         return None
     return Finding(
         "equal_intensities",

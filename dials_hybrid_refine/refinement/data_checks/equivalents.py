@@ -9,17 +9,17 @@ from numpy.typing import NDArray
 
 from dials_hybrid_refine.diffraction.observations import Observations
 
-#: I / sigma(I) from which a logarithm has an error of less than a third
-_CLEAR = 3.0
+#: mean intensity of equivalents over the rms sigma from which most logarithms have small errors
+_CLEAR = 5.0
 
 
 @dataclass(frozen=True)
 class ClearEquivalents:
-    """Reflections clearly above noise whose equivalents are there, too.
+    """Reflections that are, with their equivalents, clearly above noise.
 
     Attributes:
         chosen: shape (m,), which observations.
-        log_intensity: shape (m,).
+        log_intensity: shape (m,), of the intensity or its sigma, whichever is larger.
         unique: shape (m,), the same for equivalents.
     """
 
@@ -29,11 +29,16 @@ class ClearEquivalents:
 
 
 def clear_equivalents(observations: Observations) -> ClearEquivalents:
-    """Those with I > 3 sigma and an equivalent with the same."""
-    clear = np.flatnonzero(observations.intensity > _CLEAR * observations.sigma)
+    """All measurements of those unique reflections, measured twice or more, that are strong on average.
+
+    To choose single measurements by their intensity would leave out the weaker ones of the same
+    reflection, and what is wanted is why they are weaker.
+    """
     _, unique, counts = np.unique(
-        observations.unique_index[clear], return_inverse=True, return_counts=True
+        observations.unique_index, return_inverse=True, return_counts=True
     )
-    together = counts[unique] > 1
-    chosen = clear[together]
-    return ClearEquivalents(chosen, np.log(observations.intensity[chosen]), unique[together])
+    mean = np.bincount(unique, observations.intensity) / counts
+    sigma = np.sqrt(np.bincount(unique, observations.sigma**2) / counts)
+    chosen = np.flatnonzero(((counts > 1) & (mean > _CLEAR * sigma))[unique])
+    data = observations.select(chosen)
+    return ClearEquivalents(chosen, np.log(np.maximum(data.intensity, data.sigma)), unique[chosen])

@@ -14,6 +14,9 @@ _Array = NDArray[np.float64]
 #: fewest data beyond the number of fitted terms
 _LEAST_FREEDOM = 30
 
+#: fewest clusters from which their scatter is known
+_LEAST_CLUSTERS = 20
+
 #: degrees of rotation that share one scale
 STRETCH = 5.0
 
@@ -58,7 +61,8 @@ def slope(
         clusters: shape (n,), labels.
     """
     columns = hstack(others).tocsr()
-    if len(y) - columns.shape[1] < _LEAST_FREEDOM:
+    _, cluster = np.unique(clusters, return_inverse=True)
+    if len(y) - columns.shape[1] < _LEAST_FREEDOM or cluster.max() + 1 < _LEAST_CLUSTERS:
         return None
 
     def freed(values: _Array) -> _Array:
@@ -71,7 +75,6 @@ def slope(
         return None
     value = float(x_free @ y_free) / normal
     share = x_free * (y_free - value * x_free)
-    _, cluster = np.unique(clusters, return_inverse=True)
     # the residuals are smaller than the errors for the terms that were fitted
     freedom = len(y) / (len(y) - columns.shape[1])
     meat = float((np.bincount(cluster, share) ** 2).sum()) * freedom
