@@ -37,7 +37,7 @@ KEYS = {
     "structure": {"space_group": TEXT, "unit_cell": LIST, "atoms": LIST},
     "thickness": LIST, "orientation": LIST, "scale": LIST, "frames": LIST,
     "absorption": (dict, type(None)), "mosaicity": (dict, type(None)),
-    "absolute_structure": (dict, type(None)),
+    "absolute_structure": (dict, type(None)), "warnings": LIST, "data_checks": LIST,
     "timing": {
         "setup_s": NUMBER, "refine_s": NUMBER, "per_iteration_s": NUMBER, "device": TEXT,
         "dtype": TEXT, "n_beams_mean": NUMBER, "n_beams_max": COUNT,

@@ -116,7 +116,7 @@ def test_passages_that_were_integrated_twice(share, is_found):
 def test_the_two_passages_of_a_turn_are_no_repetition():
     """Near the axis they follow each other closely, their windows overlap: the sense tells them apart."""
     data = measured_quartz()
-    window = dict(phi_start=data.observations.phi - 30, phi_end=data.observations.phi + 30)
+    window = {"phi_start": data.observations.phi - 30, "phi_end": data.observations.phi + 30}
     assert "repeated_passages" not in findings(replace(data.observations, **window))
 
 

@@ -59,7 +59,7 @@ def fit_error_model(residual: _Array, sigma: _Array, calculated: _Array, u: floa
         return float((0.5 * np.log(variance) + 0.5 * (_T_FREEDOM + 1) * tails).sum())
 
     both = minimize(lambda p: loss(*np.exp(p)), [0.0, np.log(0.05)], method="Nelder-Mead")
-    one = minimize(lambda p: loss(np.exp(p[0]), u), [0.0], method="Nelder-Mead")
+    one = minimize(lambda p: loss(np.exp(p[0]), _T_SCALE * u), [0.0], method="Nelder-Mead")
     k, instability = np.exp(both.x)
     return ErrorModel(float(k) / _T_SCALE, float(instability) / _T_SCALE, float(one.fun - both.fun))
 
