@@ -23,6 +23,7 @@ from dials_hybrid_refine.io.symmetry import unique_indices
 from dials_hybrid_refine.io.table_facts import table_facts
 from dials_hybrid_refine.refinement.data_checks.at_start import TableFacts, findings_at_start
 from dials_hybrid_refine.refinement.data_checks.beam_damage import progress, rise_of_b
+from dials_hybrid_refine.refinement.data_checks.duplicates import repeated_passages
 from dials_hybrid_refine.refinement.data_checks.finding import SIGMAS, Finding
 from dials_hybrid_refine.refinement.data_checks.lorentz import lorentz_slope
 from dials_hybrid_refine.refinement.data_checks.passages import passages
@@ -116,8 +117,12 @@ def test_passages_that_were_integrated_twice(share, is_found):
 def test_the_two_passages_of_a_turn_are_no_repetition():
     """Near the axis they follow each other closely, their windows overlap: the sense tells them apart."""
     data = measured_quartz()
-    window = {"phi_start": data.observations.phi - 30, "phi_end": data.observations.phi + 30}
-    assert "repeated_passages" not in findings(replace(data.observations, **window))
+    both = joined(data.observations, data.observations)
+    passing = passages([data.scan], both)
+    assert repeated_passages(both, passing) is not None
+    back = np.arange(len(both)) < len(data.observations)
+    opposite = replace(passing, speed=np.where(back, -1, 1) * np.abs(passing.speed))
+    assert repeated_passages(both, opposite) is None
 
 
 def test_merged_data_given_back_to_equivalents():
@@ -147,6 +152,15 @@ def test_merged_equivalents():
     found = findings(data.observations.select(np.sort(first)))
     assert list(found) == ["merged_equivalents"]
     assert found["merged_equivalents"].values["n"] == 0
+
+
+def test_data_with_gaps_are_not_taken_as_merged():
+    """A third of the measurements beyond the first of each unique reflection."""
+    data = measured_quartz()
+    _, first = np.unique(data.observations.unique_index, return_index=True)
+    kept = np.random.default_rng(0).random(len(data.true)) < 1 / 3
+    kept[first] = True
+    assert "merged_equivalents" not in findings(data.observations.select(kept))
 
 
 def test_passages_are_counted_right():
@@ -265,14 +279,16 @@ def test_completeness():
     assert 0.1 < found.values["completeness"] < 0.5
 
 
-@pytest.mark.parametrize("turn, is_found", [(0.0, False), (0.04, False), (0.4, True)])
+@pytest.mark.parametrize(
+    "turn, noise, is_found", [(0.0, 0.15, False), (0.06, 0.03, False), (0.4, 0.15, True)]
+)
 @pytest.mark.parametrize("across", [False, True])
-def test_orientation_that_jumps(turn, across, is_found):
-    """In a stretch of five degrees; centroids scatter by 0.15 degrees."""
+def test_orientation_that_jumps(turn, noise, across, is_found):
+    """In a stretch of five degrees; a clear turn that the smooth correction can follow is left to it."""
     data = measured_quartz()
     phi = data.observations.phi
     per_turn = data.passing.lever if across else -1.0
-    scatter = 0.15 * np.random.default_rng(0).normal(size=len(phi))
+    scatter = noise * np.random.default_rng(0).normal(size=len(phi))
     seen = phi + scatter + np.where((phi > 10) & (phi < 15), turn, 0.0) * per_turn
     seen[::7] = np.nan
     found = findings(data.observations, TableFacts(observed_phi=seen))
