@@ -200,7 +200,9 @@ def _first_line(error: BaseException) -> str:
         .removeprefix("Please report this error to dials-support@lists.sourceforge.net:")
     )
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    # "dxtbx Internal Error: ./dxtbx/src/dxtbx/model/beam.h(181): ..." of C++ code
+    first = re.sub(r"^\w+ (Internal )?Error: (\S+\(\d+\): )?", "", lines[0]) if lines else ""
+    return first.rstrip(".") or "it is not what it should be"
 
 
 def _explain_parameter(argument: str, scope: libtbx.phil.scope) -> str:
