@@ -45,6 +45,7 @@ from dials_hybrid_refine.io.effect_plugins import (
 from dials_hybrid_refine.io.experiments import scan_geometry
 from dials_hybrid_refine.io.output_files import write_atomically
 from dials_hybrid_refine.io.predictions import delta_m_of, predict, windows_of, with_intensities
+from dials_hybrid_refine.io.reflection_file import write_reflections
 from dials_hybrid_refine.io.structure import read_structure
 from dials_hybrid_refine.io.symmetry import check_compatible
 from dials_hybrid_refine.models.choose import AbsorptionOptions, absorption_model
@@ -251,7 +252,9 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
         if params.output.reflections is not None:
             logger.info("Saving the reflections to %s", params.output.reflections)
             integrated = with_intensities(table, observations, intensity, variance)
-            write_atomically(params.output.reflections, lambda path: integrated.as_file(path))
+            write_atomically(
+                params.output.reflections, lambda path: write_reflections(integrated, path)
+            )
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from dials_hybrid_refine.io.difference_map_files import write_map, write_map_coe
 from dials_hybrid_refine.io.output_files import TEXT, check_folder, check_outputs, write_atomically
 from dials_hybrid_refine.io.refined_experiments import follow_hand, with_orientation_correction
 from dials_hybrid_refine.io.refined_reflections import with_calculated
+from dials_hybrid_refine.io.reflection_file import write_reflections
 from dials_hybrid_refine.io.summary_json import as_text, summary
 from dials_hybrid_refine.io.versions import described_origin
 from dials_hybrid_refine.models.refined_flags import in_effect
@@ -138,7 +139,9 @@ def write_output(
         (
             "reflections",
             output.reflections,
-            lambda path: with_calculated(data.table, result, data.exclusion).as_file(path),
+            lambda path: write_reflections(
+                with_calculated(data.table, result, data.exclusion), path
+            ),
         ),
         ("summary", output.json, write_json),
         *report_writers(report, result, content, report_context),

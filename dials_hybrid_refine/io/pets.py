@@ -261,7 +261,7 @@ def _cell(items: Items) -> tuple[float, ...] | None:
     cell = tuple(float(_numbers(items[name][:1], name)[0]) for name in names)
     try:
         uctbx.unit_cell(cell)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         shown = " ".join(f"{value:g}" for value in cell)
         raise ValueError(
             f"the unit cell {shown} is impossible: correct it, or remove it to take that of UB"
