@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from cctbx import uctbx
 from dials.array_family import flex
 from dxtbx.model import Experiment
 
@@ -40,8 +41,8 @@ _MAX_TURN, _MAX_TURN_IN_SEMI_ANGLES = 5.0, 4.0
 #: relative differences of the cell and of UB that are not worth a word, and that show that the two
 #: are not of one setting
 _SMALL_STRAIN, _LARGEST_STRAIN = 0.001, 0.05
-#: relative difference that other units or another crystal explain, not errors of the cell
-_CONTRADICTION = 0.5
+#: ratio of the volumes of the two that other units explain, not another setting or centring
+_CONTRADICTION = 10.0
 #: another rotation axis than x, or sense, must make neighbouring frames agree that much better
 _CLEARLY_BETTER = 0.5
 
@@ -120,7 +121,8 @@ def _with_metric(data: PetsData, metric: str) -> tuple[PetsData, list[str]]:
         "orientation matrix UB"
     )
     said = [differ] if lattice.strain > _SMALL_STRAIN else []
-    if metric == "cell" and lattice.strain > _CONTRADICTION:
+    volumes = float(np.linalg.det(data.setting) * uctbx.unit_cell(data.cell).volume())
+    if metric == "cell" and not 1 / _CONTRADICTION < volumes < _CONTRADICTION:
         raise ValueError(
             f"{differ}: correct one of them, in Angstrom and 1/Angstrom, or give unit_cell=UB"
         )

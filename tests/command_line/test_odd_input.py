@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 
@@ -77,7 +78,7 @@ def test_rows_that_are_spoilt(files, plain, change_experiments):
         column = table[name]
         column[row] = value
         table[name] = column
-    twice = flex.reflection_table(table)
+    twice = copy.deepcopy(table)
     twice.extend(table)
     twice.as_file("data.refl")
 
