@@ -225,9 +225,9 @@ def read_observations(
     tests["near the rotation axis"] = ~(np.abs(zeta) >= selection.min_zeta)
     tests["window leaves the scan"] = (start < first - 1e-6) | (end > last + 1e-6)
     tests["window too wide"] = end - start > selection.max_window
-    tests["position outside the window"] = np.abs(2 * phi - start - end) > 2 * (end - start)
     if "partiality" in table:
         tests["partially recorded"] = ~(_numpy(table["partiality"]) >= selection.min_partiality)
+    tests["position outside the window"] = np.abs(2 * phi - start - end) > 2 * (end - start)
     if selection.d_min is not None:
         tests["beyond d_min"] = d < selection.d_min
     if selection.d_max is not None:

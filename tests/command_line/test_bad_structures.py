@@ -170,7 +170,7 @@ PDB_FILES = {
     "occupancy zero": (_put("1.00  0.99", "0.00  0.99"), ["O_A1 (0)", "correct or remove"]),
     "no element": (_put("           O\n", "          XX\n"), ["'XX' is not an element"]),
     "10^5 atoms": (
-        lambda t: t.replace("4.914    4.914    5.405", "200.00   200.00   210.00 "[:-1])
+        lambda t: t.replace("  4.914    4.914    5.405", "200.000  200.000  210.000")
         .replace("END\n", t.splitlines()[2] + "\n", 1).replace("END", "")
         + "\n".join([t.splitlines()[2]] * 99_998) + "\nEND\n",
         ["100001 atoms", "give a smaller structure"],
