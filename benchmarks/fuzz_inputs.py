@@ -177,7 +177,12 @@ def changed_columns(draw: st.DrawFn, table: flex.reflection_table) -> flex.refle
             some = draw(st.integers(0, len(new))) if kind == "some" else len(new)
             numbers[:some] = draw(st.floats())
             new[name] = flex.double(numbers)
-        elif name == "miller_index" and isinstance(new[name], flex.miller_index) and len(new):
+        elif (
+            name == "miller_index"
+            and name in new
+            and isinstance(new[name], flex.miller_index)
+            and len(new)
+        ):
             column = new[name]
             index = st.integers(-(2**31), 2**31 - 1)
             column[0] = draw(st.tuples(index, index, index))

@@ -42,6 +42,8 @@ from dials_hybrid_refine.command_line import hybrid_simulate
         ("-x", ["-x is unknown", "-h"]),
         ("thickness.start=700 thickness.max=600", ["thickness.start", "thickness.max"]),
         ("d_min=2 d_max=1", ["d_min", "d_max"]),
+        ("input.experiments=Auto", ["input.experiments cannot be Auto", "path"]),
+        ("output.json=Auto", ["output.json cannot be Auto", "path"]),
         ("d_min=1e400", ["d_min", "inf", "number"]),
         ("d_min=1,2", ["d_min", "1,2", "float"]),
         ("d_min=", ["d_min", "float"]),
