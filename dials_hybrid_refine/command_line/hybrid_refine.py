@@ -98,7 +98,11 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
         command, plugins = parse_with_effects(phil, usage, __doc__, arguments or ["-h"])
         check_limits(command.params)
         checkpoint = command.params.checkpoint
-        start(command, "dials.hybrid_refine", lambda files: check_output(files, checkpoint.file))
+        start(
+            command,
+            "dials.hybrid_refine",
+            lambda files, inputs: check_output(files, inputs, checkpoint.file),
+        )
         warn_of_broken(plugins)
         data = read_input(command)
         check_formats(command.params, data.model)

@@ -45,6 +45,7 @@ from dials_hybrid_refine.io.effect_plugins import (
 from dials_hybrid_refine.io.experiments import scan_geometry
 from dials_hybrid_refine.io.output_files import write_atomically
 from dials_hybrid_refine.io.predictions import delta_m_of, predict, windows_of, with_intensities
+from dials_hybrid_refine.io.reflection_file import write_reflections
 from dials_hybrid_refine.io.structure import read_structure
 from dials_hybrid_refine.io.symmetry import check_compatible
 from dials_hybrid_refine.models.choose import AbsorptionOptions, absorption_model
@@ -54,6 +55,9 @@ from dials_hybrid_refine.models.thickness.given import GivenThickness
 from dials_hybrid_refine.refinement.settings import fine_selection
 
 logger = logging.getLogger("dials.hybrid_simulate")
+
+#: NumPy draws Poisson distributions of integers of 64 bits
+_MOST_COUNTS = 1e18
 
 phil_scope = iotbx.phil.parse(
     INPUT_PHIL
@@ -68,11 +72,11 @@ structure {
 }
 thickness {
   mean = 500
-    .type = floats(value_min=1)
+    .type = floats(value_min=1, value_max=1e5)
     .help = "Mean thickness (Angstrom): one value, or several at evenly spaced angles along the"
             "scan, with linear interpolation between them."
   std = 0
-    .type = float(value_min=0)
+    .type = float(value_min=0, value_max=1e5)
     .help = "Standard deviation (Angstrom) of the thickness at each angle."
 }
 absorption {
@@ -98,7 +102,7 @@ window {
 }
 beams {
   g_max = Auto
-    .type = float(value_min=0.1)
+    .type = float(value_min=0.1, value_max=12)
     .help = "Beams up to this |g| (1/Angstrom). Auto: 1.15 / d_min."
   s_max = 0.015
     .type = float(value_min=1e-4)
@@ -109,21 +113,21 @@ beams {
             "and thickness."
 }
 mean_intensity = 1000
-  .type = float(value_min=1e-6)
+  .type = float(value_min=1e-6, value_max=1e20)
   .help = "The intensities are scaled to this mean, in counts."
 noise {
   poisson = False
     .type = bool
     .help = "Draw the intensities from Poisson distributions."
   background = 20
-    .type = float(value_min=0)
+    .type = float(value_min=0, value_max=1e20)
     .help = "Background counts under each reflection; they add to the variance."
 }
 seed = 0
-  .type = int(value_min=0)
+  .type = int(value_min=0, value_max=4294967295)
   .help = "Seed of the noise. Same seed, same result."
 nproc = Auto
-  .type = int(value_min=1)
+  .type = int(value_min=1, value_max=1024)
   .help = "Number of threads. Auto: as many as there are processors."
   .expert_level = 1
 output {
@@ -144,9 +148,19 @@ output {
 def _observed(
     expected: NDArray[np.float64], noise: Any, seed: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Intensities and variances of a measurement, in counts, from the expected intensities."""
+    """Intensities and variances of a measurement, in counts, from the expected intensities.
+
+    Raises:
+        ValueError: for more counts than Poisson distributions can be drawn of.
+    """
     if not noise.poisson:
         return expected, expected + noise.background + 1
+    largest = float(expected.max()) + noise.background
+    if largest > _MOST_COUNTS:
+        raise ValueError(
+            f"noise.poisson cannot draw from {largest:.3g} counts: choose a smaller mean_intensity or "
+            "noise.background"
+        )
     generator = np.random.default_rng(seed)
     counts = generator.poisson(expected + noise.background).astype(float)
     return counts - noise.background, np.maximum(counts, 1) + noise.background
@@ -191,12 +205,13 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
         effects = make_effects(plugins, params, EffectContext([scan]))
         thickness = GivenThickness(params.thickness.mean, params.thickness.std, scan.phi_range)
         delta_m = params.window.delta_m
-        table, observations = windows_of(
-            predict(experiment, params.d_min),
-            experiment,
-            delta_m_of(experiment) if delta_m is libtbx.Auto else delta_m,
-            params.window.min_zeta,
-        )
+        with naming(expt):
+            table, observations = windows_of(
+                predict(experiment, params.d_min),
+                experiment,
+                delta_m_of(experiment) if delta_m is libtbx.Auto else delta_m,
+                params.window.min_zeta,
+            )
         g_max, tilt_step = (
             None if value is libtbx.Auto else value
             for value in (params.beams.g_max, params.beams.tilt_step)
@@ -222,6 +237,11 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
             ),
             [named.effect for named in effects],
         )
+        if not fractions.mean() > 0:
+            raise ValueError(
+                f"{cif}: the structure diffracts nothing to d_min={params.d_min:g} Angstrom: correct its "
+                "occupancies and displacement parameters"
+            )
         scale = params.mean_intensity / fractions.mean()
         logger.info("Scale: %.6g counts per incident electron and degree", scale)
         intensity, variance = _observed(scale * fractions, params.noise, params.seed)
@@ -232,7 +252,9 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
         if params.output.reflections is not None:
             logger.info("Saving the reflections to %s", params.output.reflections)
             integrated = with_intensities(table, observations, intensity, variance)
-            write_atomically(params.output.reflections, lambda path: integrated.as_file(path))
+            write_atomically(
+                params.output.reflections, lambda path: write_reflections(integrated, path)
+            )
 
 
 if __name__ == "__main__":

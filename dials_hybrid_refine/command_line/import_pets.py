@@ -39,6 +39,7 @@ from dials_hybrid_refine.io.command_input import exactly_one, naming, parse_comm
 from dials_hybrid_refine.io.output_files import write_atomically
 from dials_hybrid_refine.io.pets import read_pets
 from dials_hybrid_refine.io.pets_import import import_pets
+from dials_hybrid_refine.io.reflection_file import write_reflections
 
 logger = logging.getLogger("dials.import_pets")
 
@@ -118,7 +119,8 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
             n = len(imported.reflections)
             logger.info("Saving %d reflections to %s", n, params.output.reflections)
             write_atomically(
-                params.output.reflections, lambda name: imported.reflections.as_file(name)
+                params.output.reflections,
+                lambda name: write_reflections(imported.reflections, name),
             )
 
 

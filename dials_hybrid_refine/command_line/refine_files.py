@@ -14,6 +14,7 @@ from dials_hybrid_refine.io.kinematical_intensities import (
     KinematicalIntensities,
     kinematical_intensities,
 )
+from dials_hybrid_refine.io.output_files import TEXT
 from dials_hybrid_refine.io.refined_cif import CifContext, refined_cif
 from dials_hybrid_refine.io.refined_mtz import write_mtz
 from dials_hybrid_refine.io.refined_shelx import (
@@ -94,14 +95,14 @@ def structure_writers(
         }[params.cif.reflections]()
         context = CifContext(measurement, refinement, model.disorder, geometry, loops)
         cif = refined_cif(result, context)
-        with open(path, "w") as stream:
+        with open(path, "w", **TEXT) as stream:
             cif.show(out=stream)
 
     def write_res(path: str) -> None:
         written = shelx_model(model, measurement, result, hkl_factor(merged()) ** 0.5)
         for note in shelx_notes(written):
             logger.warning("Warning: %s: %s", path, note)
-        with open(path, "w") as stream:
+        with open(path, "w", **TEXT) as stream:
             stream.write(shelx_text(written))
 
     output = params.output

@@ -22,6 +22,7 @@ from dials_hybrid_refine.io.command_input import (
 )
 from dials_hybrid_refine.io.experiments import scan_geometry
 from dials_hybrid_refine.io.pets_frames import pets_frames
+from dials_hybrid_refine.io.reflection_checks import check_signal
 from dials_hybrid_refine.io.reflections import (
     Exclusion,
     ReflectionFilter,
@@ -107,6 +108,7 @@ def read_input(command: CommandInput) -> InputData:
     with naming(refl):
         observations, exclusion = read_observations(table, experiment, scan, selection)
         check_positions(observations, scan, expt)
+        check_signal(observations)
         unique_index = unique_indices(observations.hkl, model.structure)
     logger.info("\n%s", log_tables.exclusion_table(len(table), exclusion.counts, len(observations)))
     return InputData(

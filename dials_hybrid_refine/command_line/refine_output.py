@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -27,9 +27,10 @@ from dials_hybrid_refine.io.cif_experiment import (
 )
 from dials_hybrid_refine.io.command_input import CommandInput
 from dials_hybrid_refine.io.difference_map_files import write_map, write_map_coefficients
-from dials_hybrid_refine.io.output_files import check_folder, check_outputs, write_atomically
+from dials_hybrid_refine.io.output_files import TEXT, check_folder, check_outputs, write_atomically
 from dials_hybrid_refine.io.refined_experiments import follow_hand, with_orientation_correction
 from dials_hybrid_refine.io.refined_reflections import with_calculated
+from dials_hybrid_refine.io.reflection_file import write_reflections
 from dials_hybrid_refine.io.summary_json import as_text, summary
 from dials_hybrid_refine.io.versions import described_origin
 from dials_hybrid_refine.models.refined_flags import in_effect
@@ -42,7 +43,7 @@ from dials_hybrid_refine.report.write_report import ReportFiles, report_writers,
 logger = logging.getLogger("dials.hybrid_refine")
 
 
-def check_output(output: Any, checkpoint: str | None = None) -> None:
+def check_output(output: Any, inputs: Sequence[str] = (), checkpoint: str | None = None) -> None:
     """Whether all output can be written, found out before hours of computing.
 
     Raises:
@@ -51,7 +52,7 @@ def check_output(output: Any, checkpoint: str | None = None) -> None:
     names = {f"output.{n}": p for n, p in vars(output).items() if not n.startswith("_")}
     check_folder("output.plots", names.pop("output.plots"))
     names.pop("output.plots_format")
-    check_outputs({**names, "checkpoint.file": checkpoint})
+    check_outputs({**names, "checkpoint.file": checkpoint}, inputs)
     if output.html is not None:
         plotly_javascript()
 
@@ -127,7 +128,7 @@ def write_output(
     report_context = ReportContext(command.changed, len(data.table), dials_version(), date)
 
     def write_json(path: str) -> None:
-        with open(path, "w") as stream:
+        with open(path, "w", **TEXT) as stream:
             stream.write(as_text(content))
 
     writers: list[Writer] = [
@@ -138,7 +139,9 @@ def write_output(
         (
             "reflections",
             output.reflections,
-            lambda path: with_calculated(data.table, result, data.exclusion).as_file(path),
+            lambda path: write_reflections(
+                with_calculated(data.table, result, data.exclusion), path
+            ),
         ),
         ("summary", output.json, write_json),
         *report_writers(report, result, content, report_context),

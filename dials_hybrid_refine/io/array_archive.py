@@ -57,7 +57,7 @@ def read_archive(path: str) -> dict[str, Any]:
                 raise ValueError("compressed parts")
             content = _with_arrays(json.loads(archive.read(_TEXT)), archive)
     except (zipfile.BadZipFile, KeyError, ValueError, EOFError, RecursionError) as error:
-        raise ValueError(str(error)) from error
+        raise ValueError(str(error)[:100]) from error  # it may quote the file
     except (NotImplementedError, RuntimeError) as error:  # an encrypted or newer archive
         raise ValueError(str(error)) from error
     if not isinstance(content, dict):

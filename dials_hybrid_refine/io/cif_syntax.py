@@ -109,7 +109,7 @@ class _Tokens:
     def error(self, reason: str) -> ModelError:
         line = 1 + self._text.count("\n", 0, self._position)
         return ModelError(
-            f"not readable as CIF file (line {line}: {reason}): it is truncated or corrupt"
+            f"not readable as CIF file (line {line}: {reason}): it is truncated or corrupt, give a complete one"
         )
 
 

@@ -146,6 +146,11 @@ def _check_values(params: Any, scope: libtbx.phil.scope) -> None:
     for definition in scope.all_definitions():
         name = definition.path
         if definition.object.multiple or name.startswith(("input.", "output.", "checkpoint.file")):
+            found = _values_of(params, name)
+            if any(
+                v is libtbx.Auto for one in found for v in (one if isinstance(one, list) else [one])
+            ):
+                raise ValueError(f"{name} cannot be Auto: it takes {_described(definition.object)}")
             continue
         default = _values_of(defaults, name)[0]
         for value in _values_of(params, name):
@@ -200,7 +205,10 @@ def _first_line(error: BaseException) -> str:
         .removeprefix("Please report this error to dials-support@lists.sourceforge.net:")
     )
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    # "dxtbx Internal Error: ./dxtbx/src/dxtbx/model/beam.h(181): ..." of C++ code
+    first = re.sub(r"^\w+ (Internal )?Error: (\S+\(\d+\): )?", "", lines[0]) if lines else ""
+    first = re.sub(r"<class '(\w+)'>", r"\1", first)
+    return first.rstrip(".") or "it is not what it should be"
 
 
 def _explain_parameter(argument: str, scope: libtbx.phil.scope) -> str:

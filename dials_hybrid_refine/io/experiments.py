@@ -9,9 +9,7 @@ from scipy.spatial.transform import Rotation
 from dxtbx.model import Experiment
 
 from dials_hybrid_refine.diffraction.scan import ScanGeometry
-
-#: longest wavelength in Angstrom taken for electrons: that of 10 kV; X-rays start above
-_LONGEST_ELECTRON_WAVELENGTH = 0.13
+from dials_hybrid_refine.io.experiment_checks import check_numbers
 
 
 def _matrix(elements: tuple[float, ...]) -> NDArray[np.float64]:
@@ -22,7 +20,7 @@ def check_experiment(experiment: Experiment) -> None:
     """Whether an experiment can be described by dynamical diffraction of a rotating crystal.
 
     Raises:
-        ValueError: for missing models, still images or an X-ray wavelength.
+        ValueError: for missing models, still images, an X-ray wavelength or impossible numbers.
     """
     for name in ("beam", "crystal", "goniometer", "scan"):
         if getattr(experiment, name) is None and name in ("beam", "crystal"):
@@ -39,12 +37,7 @@ def check_experiment(experiment: Experiment) -> None:
         raise ValueError(
             "the scan has an oscillation width of zero: integrated rotation data are needed"
         )
-    wavelength = experiment.beam.get_wavelength()
-    if wavelength > _LONGEST_ELECTRON_WAVELENGTH:
-        raise ValueError(
-            f"the wavelength is {wavelength:.5g} Angstrom, which is not that of an electron beam "
-            f"(0.0197-0.0370 at 300-100 kV): many-beam refinement needs electron diffraction data"
-        )
+    check_numbers(experiment)
 
 
 def scan_geometry(experiment: Experiment) -> ScanGeometry:

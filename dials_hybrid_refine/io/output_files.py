@@ -4,15 +4,32 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypedDict
 
 
-def check_outputs(outputs: Mapping[str, str | None]) -> None:
+class TextFormat(TypedDict):
+    """Arguments of ``open``."""
+
+    encoding: str
+    errors: str
+
+
+#: how text is written, whatever the locale: file names that are no text (in locale C) must not stop it
+TEXT: TextFormat = {"encoding": "utf-8", "errors": "backslashreplace"}
+#: files that are begun before, or written while, the input is used
+_NO_RESULTS = ("output.log", "checkpoint.file")
+#: what DIALS writes by the suffix of the name, and the suffixes it knows
+_SUFFIXES = {"output.experiments": (".expt", ".json")}
+
+
+def check_outputs(outputs: Mapping[str, str | None], inputs: Sequence[str] = ()) -> None:
     """Whether files can be written, found out before hours of computing.
 
     Args:
         outputs: paths (or None) by the names of their parameters.
+        inputs: paths of the files that are read: results may replace them, log and checkpoint not.
 
     Raises:
         ValueError: names the parameter, the path and what is wrong with it.
@@ -24,7 +41,14 @@ def check_outputs(outputs: Mapping[str, str | None]) -> None:
         if not path:
             raise ValueError(f"{name} is empty: give the name of a file, or None for no file")
         _check_writable(name, path)
+        suffixes = _SUFFIXES.get(name)
+        if suffixes is not None and Path(path).suffix.lower() not in suffixes:
+            raise ValueError(
+                f"{name}={path} must end in {' or '.join(suffixes)}: choose another name"
+            )
         target = Path(path).resolve()
+        if name in _NO_RESULTS and target in {Path(file).resolve() for file in inputs}:
+            raise ValueError(f"{name}={path} would replace an input file: choose another name")
         if target in seen:
             raise ValueError(
                 f"{seen[target]} and {name} are the same file {path}: choose another name"
@@ -52,6 +76,11 @@ def _check_writable(name: str, path: str) -> None:
     try:
         if Path(path).is_dir():
             raise ValueError(f"{name}={path} is a directory: choose another name")
+        if Path(path).exists() and not Path(path).is_file():
+            raise ValueError(
+                f"{name}={path} is a device or the like, which cannot be replaced by a file: choose another "
+                "name, or None for no file"
+            )
         if not folder.is_dir():
             raise ValueError(f"the directory of {name}={path} does not exist: create it first")
         with tempfile.NamedTemporaryFile(dir=folder):

@@ -14,11 +14,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cctbx import uctbx
+
 from dials_hybrid_refine.io.cif_syntax import Items, parse_cif
+from dials_hybrid_refine.io.experiment_checks import SHORTEST_WAVELENGTH
 from dials_hybrid_refine.io.modulation import sign_of_modulation
 
 #: shortest wavelength in Angstrom that is taken for X-rays; that of 15 kV electrons
 SHORTEST_XRAY_WAVELENGTH = 0.1
+#: largest semi-angle of a frame in degrees; those of overlapping frames are some degrees
+_LARGEST_SEMI_ANGLE = 45.0
+#: intensities and Miller indices beyond these are errors
+_LARGEST_INTENSITY, _LARGEST_INDEX = 1e30, 1000
 
 _EXPORT = "export the data from PETS2 (or dials.export format=pets) again"
 _ZONE = "_diffrn_zone_axis_"
@@ -233,8 +240,11 @@ def _wavelength(items: Items) -> float:
     if name not in items:
         raise ValueError(f"the wavelength ({name}) is missing: add it to the file, in Angstrom")
     value = float(_numbers(items[name][:1], name)[0])
-    if not value > 0:
-        raise ValueError(f"the wavelength is {value:g} Angstrom: correct {name} in the file")
+    if value < SHORTEST_WAVELENGTH:
+        raise ValueError(
+            f"the wavelength is {value:.5g} Angstrom, which is not that of electrons of 10 kV to 2 MV: "
+            f"correct {name} in the file, in Angstrom"
+        )
     if value >= SHORTEST_XRAY_WAVELENGTH:
         raise ValueError(
             f"the wavelength is {value:.5g} Angstrom, which is that of X-rays: electron "
@@ -248,7 +258,15 @@ def _cell(items: Items) -> tuple[float, ...] | None:
     names += [f"_cell_angle_{i}" for i in ("alpha", "beta", "gamma")]
     if any(name not in items for name in names):
         return None
-    return tuple(float(_numbers(items[name][:1], name)[0]) for name in names)
+    cell = tuple(float(_numbers(items[name][:1], name)[0]) for name in names)
+    try:
+        uctbx.unit_cell(cell)
+    except (RuntimeError, ValueError) as error:
+        shown = " ".join(f"{value:g}" for value in cell)
+        raise ValueError(
+            f"the unit cell {shown} is impossible: correct it, or remove it to take that of UB"
+        ) from error
+    return cell
 
 
 def _setting(items: Items) -> NDArray[np.float64]:
@@ -290,6 +308,11 @@ def _frames(items: Items) -> PetsFrames:
             f"{_ZONE}precession_angle of frame {number[np.argmin(semi_angle)]} is not positive: "
             "only frames that cover a range of rotation can be imported"
         )
+    if not (semi_angle <= _LARGEST_SEMI_ANGLE).all():
+        raise ValueError(
+            f"{_ZONE}precession_angle of frame {number[np.argmax(semi_angle)]} is {semi_angle.max():g} "
+            f"degrees: {_EXPORT}, semi-angles are some degrees"
+        )
     return PetsFrames(
         number=number,
         semi_angle=semi_angle,
@@ -323,6 +346,16 @@ def _reflections(
     if (sigma < 0).any():
         raise ValueError(
             f"{_REFLECTION}intensity_sigma is negative in row {np.argmin(sigma) + 1}: {_EXPORT}"
+        )
+    if not ((np.abs(intensity) < _LARGEST_INTENSITY) & (sigma < _LARGEST_INTENSITY)).all():
+        raise ValueError(
+            f"{_REFLECTION}intensity_meas and intensity_sigma reach {np.abs([intensity, sigma]).max():g}: "
+            f"{_EXPORT}"
+        )
+    if np.abs(hkl).max() > _LARGEST_INDEX:
+        raise ValueError(
+            f"the Miller index {np.abs(hkl).max()} is impossible: correct {_REFLECTION}index_h, k or l, or "
+            f"{_EXPORT}"
         )
     frame = np.array([index[number] for number in numbers.tolist()], dtype=np.int64)
     return np.stack(hkl, axis=1), intensity, sigma, frame

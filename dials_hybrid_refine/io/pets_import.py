@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from cctbx import uctbx
 from dials.array_family import flex
 from dxtbx.model import Experiment
 
@@ -40,6 +41,8 @@ _MAX_TURN, _MAX_TURN_IN_SEMI_ANGLES = 5.0, 4.0
 #: relative differences of the cell and of UB that are not worth a word, and that show that the two
 #: are not of one setting
 _SMALL_STRAIN, _LARGEST_STRAIN = 0.001, 0.05
+#: ratio of the volumes of the two that other units explain, not another setting or centring
+_CONTRADICTION = 10.0
 #: another rotation axis than x, or sense, must make neighbouring frames agree that much better
 _CLEARLY_BETTER = 0.5
 
@@ -89,6 +92,11 @@ def import_pets(
             f"{pairs.n_different} pairs of neighbouring frames state different intensities for "
             "one reflection, though most repeat them: each counts as a measurement"
         )
+    n_without = int((observations.sigma == 0).sum())
+    if n_without:
+        warnings.append(
+            f"{n_without} intensities have a sigma of zero: dials.hybrid_refine will leave them out"
+        )
     g_max = float(np.linalg.norm(data.hkl @ data.setting.T, axis=1).max())
     experiment = make_experiment(sweep, data.wavelength, g_max, identifier)
     return ImportedPets(
@@ -100,7 +108,11 @@ def import_pets(
 
 
 def _with_metric(data: PetsData, metric: str) -> tuple[PetsData, list[str]]:
-    """The data with the unit cell chosen, and what to say of it."""
+    """The data with the unit cell chosen, and what to say of it.
+
+    Raises:
+        ValueError: if the two cells have nothing in common.
+    """
     if data.cell is None:
         return data, []
     lattice = lattice_of_cell(data.setting, data.cell)
@@ -109,6 +121,11 @@ def _with_metric(data: PetsData, metric: str) -> tuple[PetsData, list[str]]:
         "orientation matrix UB"
     )
     said = [differ] if lattice.strain > _SMALL_STRAIN else []
+    volumes = float(np.linalg.det(data.setting) * uctbx.unit_cell(data.cell).volume())
+    if metric == "cell" and not 1 / _CONTRADICTION < volumes < _CONTRADICTION:
+        raise ValueError(
+            f"{differ}: correct one of them, in Angstrom and 1/Angstrom, or give unit_cell=UB"
+        )
     if metric == "UB" or lattice.strain > _LARGEST_STRAIN:
         return data, [f"{text}, which is used as written" for text in said]
     return replace(data, setting=lattice.setting), [

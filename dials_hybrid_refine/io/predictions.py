@@ -44,7 +44,8 @@ def predict(experiment: Experiment, d_min: float) -> flex.reflection_table:
     )
     if len(table) == 0:
         raise ValueError(
-            f"no reflection to d_min={d_min:g} Angstrom crosses the Ewald sphere on the detector"
+            f"no reflection to d_min={d_min:g} Angstrom crosses the Ewald sphere on the detector: choose a "
+            "smaller d_min, or correct the detector"
         )
     table["id"] = flex.int(len(table), 0)
     if experiment.identifier:

@@ -77,11 +77,11 @@ thickness {
     .help = "For constant, wedge, cylinder and lens: the crystal is a plate whose thickness grows as"
             "1/cos(phi - phi_0) as it is tilted. phi_0, where it is normal to the beam, is refined."
   start = Auto
-    .type = float(value_min=10)
+    .type = float(value_min=10, value_max=1e5)
     .help = "Mean thickness (Angstrom) to start from. Auto: the best of a scan. When the atoms are"
             "about right the thickness is scanned again in any case."
   max = Auto
-    .type = float(value_min=100)
+    .type = float(value_min=100, value_max=1e5)
     .help = "Thickest crystal considered (Angstrom). Auto: found by the scan."
   node_distance = 50
     .type = float(value_min=5)
@@ -159,11 +159,11 @@ scale {
 }
 beams {
   g_max = Auto
-    .type = float(value_min=0.1)
+    .type = float(value_min=0.1, value_max=12)
     .help = "Beams up to this |g| (1/Angstrom). Auto: 1.15 times that of the data, or more where"
             "accuracy asks for it."
   s_max = Auto
-    .type = float(value_min=1e-4)
+    .type = float(value_min=1e-4, value_max=1)
     .help = "Beams within this distance of the Ewald sphere (1/Angstrom) take part. Auto: 0.012, or"
             "more where accuracy asks for it."
   tilt_step = Auto
@@ -183,7 +183,7 @@ beams {
 }
 weighting {
   instability = 0.03
-    .type = float(value_min=0)
+    .type = float(value_min=0, value_max=1)
     .help = "u in the variance sigma^2 + (u I)^2 of an intensity."
   outlier_threshold = 4.0
     .type = float(value_min=1)
@@ -264,7 +264,7 @@ difference_map = True
   .type = bool
   .help = "When refined, calculate a map of the potential that the model lacks, and list its peaks."
 seed = 0
-  .type = int(value_min=0)
+  .type = int(value_min=0, value_max=4294967295)
   .help = "Seed of the held-out selection and of the network. Same seed, same result."
 precision = *single double
   .type = choice
@@ -279,7 +279,7 @@ memory = 2.0
           "needed."
   .expert_level = 1
 nproc = Auto
-  .type = int(value_min=1)
+  .type = int(value_min=1, value_max=1024)
   .help = "Number of threads. Auto: as many as there are processors."
   .expert_level = 1
 cif {

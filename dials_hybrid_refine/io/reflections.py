@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from dials.array_family import flex
 from dxtbx.model import Experiment
 
-from dials_hybrid_refine.diffraction.beams import nominal_excitation_errors
 from dials_hybrid_refine.diffraction.observations import Observations
 from dials_hybrid_refine.diffraction.scan import ScanGeometry
+from dials_hybrid_refine.io.reflection_checks import check_types
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,14 @@ class Exclusion:
 
 #: reasons that checks of the data ask for
 OVERLOADED, REPEATED = "overloaded", "same measurement repeated"
+#: intensities and their standard deviations beyond this are errors, whose squares would overflow
+_LARGEST_INTENSITY = 1e30
+#: narrower windows in degrees and smaller spacings in Angstrom are errors; so are reflections that are
+#: farther than this from the Ewald sphere at their predicted angle, in 1/Angstrom
+_NARROWEST_WINDOW, _SMALLEST_SPACING, _LARGEST_DISTANCE = 1e-3, 0.1, 0.05
+
+#: largest median |S| in 1/Angstrom at the predicted angle; 1e-6 is usual
+_MAX_MEDIAN_ERROR = 0.005
 
 _COLUMNS = {
     "profile": ("intensity.prf.value", "intensity.prf.variance", "integrated_prf"),
@@ -79,8 +87,10 @@ def check_columns(table: flex.reflection_table, intensity: str) -> None:
     """Whether a table holds integrated reflections with the wanted intensity.
 
     Raises:
-        ValueError: names the missing column and the remedy.
+        ValueError: names the missing or unsuitable column and the remedy.
     """
+    if "flags" in table and not isinstance(table["flags"], flex.size_t):
+        check_types(table)
     # spot finding writes a column intensity.sum.value, too: the flags tell
     integrated = "flags" in table and (
         len(table) == 0 or True in table.get_flags(table.flags.integrated, all=False)
@@ -97,6 +107,7 @@ def check_columns(table: flex.reflection_table, intensity: str) -> None:
             f"the reflection file has no column {value if value not in table else variance}: "
             f"use intensity={other} or integrate with the wanted kind of intensity"
         )
+    check_types(table)
     windows = {"phi_start", "phi_end"} <= set(table.keys())
     if not windows and "xyzcal.mm" not in table:
         raise ValueError(
@@ -205,14 +216,20 @@ def read_observations(
         tests[reason] = _numpy(table.get_flags(getattr(table.flags, name)))
     tests["Miller index 0 0 0"] = (hkl == 0).all(axis=1)
     tests["intensity or variance not usable"] = ~(
-        np.isfinite(value) & np.isfinite(variance) & (variance > 0)
+        (np.abs(value) < _LARGEST_INTENSITY)
+        & (variance > _LARGEST_INTENSITY**-2)
+        & (variance < _LARGEST_INTENSITY**2)
     )
-    tests["window of rotation not usable"] = ~(np.isfinite(phi) & (end > start))
-    tests["near the rotation axis"] = np.abs(zeta) < selection.min_zeta
+    tests["spacing below 0.1 Angstrom"] = d < _SMALLEST_SPACING
+    tests["window of rotation not usable"] = ~(
+        np.isfinite(phi) & (end - start > _NARROWEST_WINDOW) & np.isfinite(end - start)
+    )
+    tests["near the rotation axis"] = ~(np.abs(zeta) >= selection.min_zeta)
     tests["window leaves the scan"] = (start < first - 1e-6) | (end > last + 1e-6)
     tests["window too wide"] = end - start > selection.max_window
     if "partiality" in table:
-        tests["partially recorded"] = _numpy(table["partiality"]) < selection.min_partiality
+        tests["partially recorded"] = ~(_numpy(table["partiality"]) >= selection.min_partiality)
+    tests["position outside the window"] = np.abs(2 * phi - start - end) > 2 * (end - start)
     if selection.d_min is not None:
         tests["beyond d_min"] = d < selection.d_min
     if selection.d_max is not None:
@@ -224,6 +241,14 @@ def read_observations(
         if (left & failed).any():
             rows[reason] = np.flatnonzero(left & failed)
         left &= ~failed
+    errors = np.zeros(len(table))
+    if left.any():
+        errors[left] = position_errors(scan, hkl[left], phi[left])
+    # where it is true of many, the files do not belong together: see check_positions
+    far = left & ~(np.abs(errors) < _LARGEST_DISTANCE)
+    if far.any() and np.median(np.abs(errors[left])) < _MAX_MEDIAN_ERROR:
+        rows["far from the Ewald sphere"] = np.flatnonzero(far)
+        left &= ~far
     chosen = np.flatnonzero(left)
     angle = np.round(phi[chosen] * 1e4).astype(np.int64)
     key = np.concatenate([hkl[chosen], angle[:, None]], axis=1)
@@ -234,7 +259,8 @@ def read_observations(
     if len(chosen) == 0:
         reasons = ", ".join(f"{n} {reason}" for reason, n in Exclusion(rows).counts.items())
         raise ValueError(
-            f"no reflection is left after filtering ({reasons or 'the file is empty'})"
+            f"no reflection is left after filtering ({reasons or 'the file is empty'}): give other data, or "
+            "change what d_min, d_max and reflections.* leave out"
         )
     observations = Observations(
         experiment=np.full(len(chosen), index),
@@ -250,8 +276,12 @@ def read_observations(
     return observations, Exclusion(rows)
 
 
-#: largest median |S| in 1/Angstrom at the predicted angle; 1e-6 is usual
-_MAX_MEDIAN_ERROR = 0.005
+def position_errors(
+    scan: ScanGeometry, hkl: NDArray[np.int64], phi: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Excitation errors S (n,) in 1/Angstrom of reflections (n, 3) at angles phi (n,) in degrees."""
+    g = np.einsum("nij,nj->ni", scan.reciprocal_bases(phi), hkl)
+    return np.asarray(-(g @ scan.beam_direction + 0.5 * scan.wavelength * (g**2).sum(axis=1)))
 
 
 def check_positions(observations: Observations, scan: ScanGeometry, experiments: str) -> None:
@@ -263,15 +293,7 @@ def check_positions(observations: Observations, scan: ScanGeometry, experiments:
     Raises:
         ValueError: if they do not, which means that the two files do not belong together.
     """
-    errors = [
-        nominal_excitation_errors(
-            scan.reciprocal_bases(np.array([phi])),
-            hkl[None],
-            scan.beam_direction,
-            1 / scan.wavelength,
-        )[0, 0]
-        for phi, hkl in zip(observations.phi[:500], observations.hkl[:500])
-    ]
+    errors = position_errors(scan, observations.hkl, observations.phi)
     median = float(np.median(np.abs(errors)))
     if not median < _MAX_MEDIAN_ERROR:
         raise ValueError(

@@ -91,7 +91,7 @@ def read_structure(path: str | os.PathLike[str], data_block: str | None = None) 
     return StructureFile(
         structure=loaded.structure,
         shelx_constraints=loaded.shelx_constraints,
-        warnings=(*loaded.warnings, *found),
+        warnings=(*_signs_of_truncation(text), *loaded.warnings, *found),
         unsupported=loaded.unsupported,
         disorder=loaded.disorder,
         riding=loaded.riding,
@@ -128,9 +128,15 @@ def _format(path: Path, text: str) -> str:
     if path.suffix.lower() in _SUFFIXES:
         kind = _SUFFIXES[path.suffix.lower()]
         raise ValueError(
-            f"{path} is no {kind} file, in spite of its name: it is truncated or corrupt"
+            f"{path} is no {kind} file, in spite of its name: it is truncated or corrupt, give a complete one"
         )
     raise ValueError(f"{path} is not a structure: give a CIF, SHELX .ins or .res, or PDB file")
+
+
+def _signs_of_truncation(text: str) -> list[str]:
+    if text.endswith(("\n", "\r")):
+        return []
+    return ["the last line of the file has no end: the file may be truncated"]
 
 
 def _load(kind: str, text: str, data_block: str | None) -> LoadedStructure:
@@ -146,5 +152,5 @@ def _load(kind: str, text: str, data_block: str | None) -> LoadedStructure:
     except Exception as error:  # noqa: BLE001  parsers raise Sorry, RuntimeError, AssertionError...
         detail = " ".join(str(error).split())[:160].strip(". ,:") or type(error).__name__
         raise ModelError(
-            f"not readable as {kind} file ({detail}): it is truncated or corrupt"
+            f"not readable as {kind} file ({detail}): it is truncated or corrupt, give a complete one"
         ) from error

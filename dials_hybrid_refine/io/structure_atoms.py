@@ -24,6 +24,11 @@ SPECIAL_POSITION_DISTANCE = 0.5
 _TYPE_SYMBOL = re.compile(r"([A-Za-z]{1,2})(?:va|val)?(\d*[+-]\d*|[+-]?\d+)?")
 
 
+#: more atoms of the asymmetric unit cannot be refined: the normal matrix of their
+#: coordinates and isotropic U alone would have 51 GB
+MOST_ATOMS = 20_000
+
+
 class ModelError(ValueError):
     """A model file that cannot be used; the text says why, without the file's name."""
 
@@ -139,12 +144,32 @@ def replaced_types(types: dict[str, str]) -> list[str]:
     return [f"scattering factors are those of neutral atoms: {some(other)}"]
 
 
+def check_amount(n_atoms: int, symmetry: crystal.symmetry) -> None:
+    """Whether there are as many atoms as can be, found out before they are compared with each other.
+
+    Raises:
+        ModelError: if there are too many for the cell or the program.
+    """
+    volume = symmetry.unit_cell().volume()
+    if n_atoms > volume:
+        raise ModelError(
+            f"{n_atoms} atoms are too many for a unit cell of {volume:.4g} Angstrom^3: correct the cell "
+            "or the list of atoms"
+        )
+    if n_atoms > MOST_ATOMS:
+        raise ModelError(
+            f"it has {n_atoms} atoms, more than the {MOST_ATOMS} that can be refined: give a smaller "
+            "structure"
+        )
+
+
 def build_structure(symmetry: crystal.symmetry, atoms: Sequence[Atom]) -> LoadedStructure:
     """A structure of atoms; those near symmetry elements are moved onto them.
 
     Raises:
-        ModelError: if coordinates are missing or not numbers.
+        ModelError: if coordinates are missing or not numbers, or there are too many atoms.
     """
+    check_amount(len(atoms), symmetry)
     lost = [a.label for a in atoms if not (np.abs(a.site) < 1e4).all()]
     if lost:
         raise ModelError(

@@ -20,6 +20,11 @@ from dials_hybrid_refine.io.structure_atoms import (
 _CLASH_DISTANCE = 0.3
 #: ... unless their occupancies say that only one of them is there
 _LARGEST_SHARED_OCCUPANCY = 1.01
+#: occupancies that no disorder or wrong element explains, and those that leave nothing to refine
+_LARGEST_OCCUPANCY, _SMALLEST_OCCUPANCY = 10.0, 1e-6
+#: mean square displacements in Angstrom^2 (eigenvalues of U) that the user should know of, and those of an
+#: atom that is nowhere
+_NOTABLE_U, _LARGEST_U = 0.5, 10.0
 #: movement in Angstrom onto a special position that the user should know of
 _NOTABLE_MOVEMENT = 0.05
 #: eigenvalues of U in Angstrom^2 that are zero within round-off
@@ -81,37 +86,56 @@ def _check_occupancies(structure: xray.structure) -> list[str]:
     bad = [
         f"{s.label} ({s.occupancy:g})"
         for s in scatterers
-        if not (isfinite(s.occupancy) and s.occupancy > 0)
+        if not (isfinite(s.occupancy) and s.occupancy > _SMALLEST_OCCUPANCY)
     ]
     if bad:
         raise ModelError(f"the occupancy of {some(bad)} is not above zero: correct or remove them")
+    huge = [f"{s.label} ({s.occupancy:g})" for s in scatterers if s.occupancy > _LARGEST_OCCUPANCY]
+    if huge:
+        raise ModelError(f"the occupancy of {some(huge)} is impossible: correct it")
     full = [f"{s.label} ({s.occupancy:g})" for s in scatterers if s.occupancy > 1.001]
     return [f"the occupancy of {some(full)} is larger than 1"] if full else []
 
 
 def _check_displacements(structure: xray.structure) -> list[str]:
     unit_cell = structure.unit_cell()
-    empty, bad = [], []
+    empty: list[str] = []
+    bad: list[str] = []
+    large: list[str] = []
+    huge: list[str] = []
     for scatterer in structure.scatterers():
         if scatterer.flags.use_u_aniso():
             tensor = adptbx.u_star_as_u_cart(unit_cell, scatterer.u_star)
             usable = bool(np.isfinite(tensor).all())
-            smallest = min(adptbx.eigenvalues(tensor)) if usable else -1.0
+            values = adptbx.eigenvalues(tensor) if usable else (-1.0,)
         else:
             if scatterer.u_iso == 0:
                 empty.append(scatterer.label)
                 scatterer.u_iso = DEFAULT_U_ISO
-            smallest = scatterer.u_iso
-        if not smallest > _SMALLEST_EIGENVALUE:
+            values = (scatterer.u_iso,)
+        if not min(values) > _SMALLEST_EIGENVALUE:
             bad.append(scatterer.label)
+        if max(values) > _NOTABLE_U:
+            (huge if max(values) > _LARGEST_U else large).append(scatterer.label)
     if bad:
         raise ModelError(
             f"the displacement parameters of {some(bad)} are not positive definite: "
             "make these atoms isotropic or correct them"
         )
-    if not empty:
-        return []
-    return [f"U_iso of {some(empty)} is zero: {DEFAULT_U_ISO} Angstrom^2 is assumed"]
+    if huge:
+        raise ModelError(
+            f"the displacement parameters of {some(huge)} exceed {_LARGEST_U:g} Angstrom^2: correct them, "
+            "they may be B or in other units"
+        )
+    warnings = []
+    if large:
+        warnings.append(
+            f"the displacement parameters of {some(large)} exceed {_NOTABLE_U:g} Angstrom^2: such atoms "
+            "hardly diffract"
+        )
+    if empty:
+        warnings.append(f"U_iso of {some(empty)} is zero: {DEFAULT_U_ISO} Angstrom^2 is assumed")
+    return warnings
 
 
 def _moved_atoms(loaded: LoadedStructure) -> list[str]:

@@ -22,6 +22,7 @@ from dials_hybrid_refine.io.structure_atoms import (
     LoadedStructure,
     ModelError,
     build_structure,
+    check_amount,
     element_of_label,
     element_of_type,
     make_symmetry,
@@ -245,7 +246,7 @@ def _elements(items: Items, labels: list[str]) -> tuple[list[str], list[str]]:
     symbols = items.get("_atom_site_type_symbol")
     if symbols is None or all(s in ".?" for s in symbols):
         return [element_of_label(label) for label in labels], []
-    types = {symbol: element_of_type(symbol) for symbol in symbols}
+    types = {symbol: element_of_type(symbol) for symbol in dict.fromkeys(symbols)}
     return [types[symbol] for symbol in symbols], replaced_types(types)
 
 
@@ -275,6 +276,7 @@ def _structure(items: Items) -> LoadedStructure:
     symmetry = make_symmetry(_cell(items), group)
     sites = _sites(items, symmetry)
     n = len(sites)
+    check_amount(n, symmetry)
     labels = items.get("_atom_site_label") or items.get("_atom_site_id")
     if labels is None:
         symbols = items.get("_atom_site_type_symbol", ["X"] * n)

@@ -11,16 +11,21 @@ import iotbx.pdb
 from cctbx import adptbx
 
 from dials_hybrid_refine.io.structure_atoms import (
+    MOST_ATOMS,
     Atom,
     LoadedStructure,
     ModelError,
     build_structure,
+    check_amount,
     element_of_label,
     element_of_type,
     make_symmetry,
     replaced_types,
 )
 from dials_hybrid_refine.models.connectivity import Disorder
+
+#: column at which the coordinates of an atom end (wwPDB format 3.3, section 9)
+_END_OF_COORDINATES = 54
 
 
 def read_pdb(text: str) -> LoadedStructure:
@@ -30,10 +35,16 @@ def read_pdb(text: str) -> LoadedStructure:
         ModelError: if what the file says cannot be used.
         Exception: whatever iotbx raises where the text is not a PDB file.
     """
-    content = iotbx.pdb.input(source_info=None, lines=text.splitlines())
+    lines = text.splitlines()
+    for number, line in enumerate(lines, 1):  # iotbx reads missing coordinates as 0
+        if line.startswith(("ATOM  ", "HETATM")) and len(line.rstrip()) < _END_OF_COORDINATES:
+            raise ModelError(f"line {number} is not complete: give a complete file")
+    content = iotbx.pdb.input(source_info=None, lines=lines)
     records = list(content.atoms_with_labels())
     if not records:
         raise ModelError("no atoms were found: give a file with the structure's atomic coordinates")
+    if len(records) > MOST_ATOMS:
+        check_amount(len(records), _symmetry(content))
     if content.model_indices().size() > 1:
         raise ModelError("several models were found: give a file with only the one to be used")
     symmetry = _symmetry(content)
@@ -64,7 +75,17 @@ def read_pdb(text: str) -> LoadedStructure:
     disorder = (
         Disorder(tuple(names.index(x) + 1 if x else 0 for x in locations)) if names else Disorder()
     )
-    return replace(loaded, disorder=disorder, warnings=(*replaced_types(types), *loaded.warnings))
+    return replace(
+        loaded,
+        disorder=disorder,
+        warnings=(*_signs_of_truncation(lines), *replaced_types(types), *loaded.warnings),
+    )
+
+
+def _signs_of_truncation(lines: list[str]) -> list[str]:
+    if any(line.startswith("END") for line in lines):
+        return []
+    return ["there is no END record: the file may be truncated"]
 
 
 def _symmetry(content: Any) -> Any:

@@ -32,6 +32,7 @@ from dials_hybrid_refine.io.shelx_constraints import make_constraints
 from dials_hybrid_refine.io.structure_atoms import (
     LoadedStructure,
     ModelError,
+    check_amount,
     element_of_type,
     make_symmetry,
     replaced_types,
@@ -60,6 +61,7 @@ def read_shelx(text: str) -> LoadedStructure:
     """
     instructions = _sort(text)
     symmetry = make_symmetry(instructions.cell, instructions.space_group)
+    check_amount(len(instructions.atoms), symmetry)
     rewritten = instructions.rewritten()
     try:
         model = _parsed(rewritten, RecordingBuilder(set_grad_flags=True))
@@ -67,6 +69,11 @@ def read_shelx(text: str) -> LoadedStructure:
         lines = rewritten.splitlines()
         reason = re.sub(r" at line (\d+)$", lambda m: f": {lines[int(m[1]) - 1]}", str(error))
         raise ModelError(f"an instruction is not understood ({reason}): correct it") from error
+    except IndexError as error:
+        raise ModelError(
+            "a value of an atom refers to a free variable that FVAR does not give: complete FVAR or correct "
+            "the atom (10 added to a value keeps it fixed, 20 and more name a variable)"
+        ) from error
     # iotbx moves atoms onto special positions: read again without, for the sites as given
     plain = _parsed(rewritten, RecordingBuilder(min_distance_sym_equiv=0))
     structure = model.structure
@@ -155,6 +162,8 @@ class _Instructions:
                         f"the instruction {line} is not understood: correct it"
                     ) from None
                 continue
+            if not re.fullmatch(r"-?[1-7]", value):
+                raise ModelError(f"the instruction {line} is not understood: correct it")
             if int(value) > 0:
                 group.expand_inv(sgtbx.tr_vec((0, 0, 0)))
             group.expand_conventional_centring_type("*PIRFABC"[abs(int(value))])
@@ -245,6 +254,20 @@ def _twin(instruction: str, remedy: str) -> ModelError:
     )
 
 
+def _numbers(words: list[str]) -> list[float]:
+    """The arguments of an instruction as numbers.
+
+    Raises:
+        ModelError: if one is none.
+    """
+    for word in words[1:]:
+        if not re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", word):
+            raise ModelError(
+                f"the instruction {' '.join(words)} has {word!r}, which is not a number: correct it"
+            )
+    return [float(word) for word in words[1:]]
+
+
 def _take(found: _Instructions, name: str, words: list[str]) -> None:
     """Put one instruction in its place.
 
@@ -255,7 +278,7 @@ def _take(found: _Instructions, name: str, words: list[str]) -> None:
     if name == "TWIN":
         raise _twin("TWIN", "if this crystal is single, remove TWIN and BASF")
     if name == "CELL":
-        found.cell = [float(v) for v in arguments[1:7]]
+        found.cell = _numbers(words)[1:7]
         if len(found.cell) != 6:
             raise ModelError("the instruction CELL needs a wavelength and six numbers: complete it")
     elif name == "ZERR":
@@ -269,12 +292,13 @@ def _take(found: _Instructions, name: str, words: list[str]) -> None:
             found.types[symbol] = element_of_type(symbol.lstrip("$"))
             found.elements.append(found.types[symbol])
     elif name in ("FVAR", "PART"):
+        _numbers(words)
         found.model.append(" ".join([name, *arguments]))
     elif name == "RESI":
         found.residue = next((a for a in arguments if a.isdigit()), "0")
         found.model.append(" ".join([name, *arguments]))
     elif name == "AFIX":
-        found.afix = AfixGroup.of([float(a) for a in arguments])
+        found.afix = AfixGroup.of(_numbers(words))
         if found.afix is not None:
             found.groups.append(found.afix)
     elif name in _CONSTRAINING:
@@ -291,6 +315,16 @@ def _take(found: _Instructions, name: str, words: list[str]) -> None:
     elif re.fullmatch(r"Q\d+", name):
         found.n_peaks += 1
     else:
+        if not arguments or not re.fullmatch(r"\d+", arguments[0]):
+            raise ModelError(
+                f"the instruction {' '.join(words)} is not understood: correct or remove it"
+            )
+        if not 1 <= int(arguments[0]) <= len(found.elements):
+            raise ModelError(
+                f"the atom {words[0]} is of type {arguments[0]}, but SFAC names {len(found.elements)} before "
+                "it: correct one of them"
+            )
+        _numbers(words)
         defaults = {4: ["11.0", "0.05"], 5: ["0.05"]}  # occupancy and U that SHELX assumes
         arguments = [*arguments, *defaults.get(len(arguments), [])]
         if found.afix is not None:

@@ -39,10 +39,10 @@ def report_writers(
 
     def write_page(path: str) -> None:
         page = html_report(result, summary, figures, context)
-        Path(path).write_text(page, encoding="utf-8")
+        Path(path).write_text(page, encoding="utf-8", errors="backslashreplace")
 
     def write_json(path: str) -> None:
-        Path(path).write_text(plots_as_json(figures), encoding="utf-8")
+        Path(path).write_text(plots_as_json(figures), encoding="utf-8", errors="backslashreplace")
 
     return [("report", files.html, write_page), ("plots' data", files.plots_json, write_json)]
 

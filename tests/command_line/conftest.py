@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from command_runs import FAST, FORMATS, INPUT, path_of
+from pets_files import PetsFile
 
 import iotbx.cif
 from dials.array_family import flex
@@ -142,6 +143,12 @@ def stop_before_refinement(monkeypatch):
 
     monkeypatch.setattr(hybrid_refine, "run_refinement", stop)
     return seen
+
+
+@pytest.fixture
+def text(run_in_tmp_path) -> str:
+    """The text of a good PETS2 file; the working folder is empty."""
+    return PetsFile().text()
 
 
 @pytest.fixture

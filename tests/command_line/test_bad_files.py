@@ -7,6 +7,7 @@ import random
 
 import pytest
 from command_runs import INPUT
+from model_files import PDB, SHELX
 from refusals import GIVE_EXPT, GIVE_REFL, refused
 
 from libtbx.utils import Sorry
@@ -83,6 +84,47 @@ def test_garbled_files(files, name, stop_before_refinement):
             hybrid_refine.run(INPUT)
         assert "\n" not in str(raised.value)
         assert name in str(raised.value) or "the input was good" in str(raised.value)
+
+
+@pytest.mark.parametrize("name, content", [("model.ins", SHELX), ("model.pdb", PDB)])
+def test_truncated_structures(files, stop_before_refinement, capsys, name, content):
+    """Cut off anywhere: refused, or read with a word about it; a SHELX file ends with END."""
+    generator = random.Random(5)
+    for cut in sorted(generator.sample(range(1, len(content) - 5), 25)):
+        (files / name).write_text(content[:cut])
+        message = refused(files, [*INPUT[:2], name])
+        if "the input was good" in message:
+            assert "may be truncated" in capsys.readouterr().out and name == "model.pdb"
+        else:
+            assert name in message
+
+
+def test_truncated_checkpoint(files, refined):
+    whole = (refined / "hybrid_refine.checkpoint").read_bytes()
+    generator = random.Random(6)
+    for cut in generator.sample(range(len(whole)), 6):
+        (files / "cut.checkpoint").write_bytes(whole[:cut])
+        parts = ["cut.checkpoint is no checkpoint", "start without checkpoint.resume"]
+        refused(files, [*INPUT, "checkpoint.resume=cut.checkpoint"], *parts)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\x00\xff\x13" * 40, b"hello\n", b"data_x\n", b"\x89PNG\r\n"]
+)
+@pytest.mark.parametrize("name", ["model.cif", "model.ins", "model.pdb"])
+def test_no_structure(files, name, content):
+    (files / name).write_bytes(content)
+    refused(files, [*INPUT[:2], name], name, "give")
+
+
+def test_each_file_as_each_other(files):
+    """Swapped contents: the sentence names the file that is not what it should be."""
+    contents = {name: (files / name).read_bytes() for name in INPUT}
+    for name in INPUT:
+        for other in set(INPUT) - {name}:
+            (files / name).write_bytes(contents[other])
+            refused(files, INPUT, name, "give")
+        (files / name).write_bytes(contents[name])
 
 
 def test_empty_structure(files):

@@ -42,6 +42,39 @@ from dials_hybrid_refine.command_line import hybrid_simulate
         ("-x", ["-x is unknown", "-h"]),
         ("thickness.start=700 thickness.max=600", ["thickness.start", "thickness.max"]),
         ("d_min=2 d_max=1", ["d_min", "d_max"]),
+        ("input.experiments=Auto", ["input.experiments cannot be Auto", "path"]),
+        ("output.json=Auto", ["output.json cannot be Auto", "path"]),
+        ("d_min=1e400", ["d_min", "inf", "number"]),
+        ("d_min=1,2", ["d_min", "1,2", "float"]),
+        ("d_min=", ["d_min", "float"]),
+        ("d_min={", ["d_min", "float"]),
+        ("=1", ["no parameter", "-c "]),
+        ("a=b=c", ["no parameter a", "-c "]),
+        ("\u00fc=1", ["no parameter \u00fc", "-c "]),
+        ("nproc=999999999999", ["nproc", "1024"]),
+        ("seed=99999999999999999999", ["seed", "4294967295"]),
+        ("thickness.max=1e9", ["thickness.max", "100000"]),
+        ("thickness.start=1e9", ["thickness.start", "100000"]),
+        ("beams.g_max=1000", ["beams.g_max", "12"]),
+        ("beams.s_max=100", ["beams.s_max", "1"]),
+        ("weighting.instability=1e9", ["weighting.instability", "1"]),
+        ("held_out.fraction=0.51", ["held_out.fraction", "0.5"]),
+        ("frames.rsg=0", ["frames.rsg", "0.001"]),
+        ("mosaicity.start=0", ["mosaicity.start", "0.0001"]),
+        ("checkpoint.every=0", ["checkpoint.every", "1"]),
+        ("absolute_structure.test=maybe", ["absolute_structure.test", "maybe", "True or False"]),
+        ("structure.data_block=zzz", ["structure.data_block", "zzz", "quartz"]),
+        ("checkpoint.resume=lost", ["checkpoint.resume=lost", "check"]),
+        ("checkpoint.resume=model.cif", ["model.cif is no checkpoint", "start without"]),
+        ("d_max=1e-9", ["data.refl: no reflection is left", "below d_max"]),
+        ("output.experiments=x.dat", ["output.experiments=x.dat", ".expt"]),
+        ("output.log=model.cif", ["output.log=model.cif", "input file", "choose another"]),
+        (
+            "checkpoint.file=data.refl",
+            ["checkpoint.file=data.refl", "input file", "choose another"],
+        ),
+        ("output.json=/dev/null", ["output.json=/dev/null", "device", "None"]),
+        ("-e", ["-e", "argument"]),
         ("thickness.tilt_correction=True", ["thickness.tilt_correction", "neural", "wedge"]),
     ],
 )
@@ -55,7 +88,7 @@ def test_a_device_that_is_not_there(files):
 
 
 @pytest.mark.parametrize(
-    "parameter", "structure experiments reflections json log res hkl mtz".split()
+    "parameter", "structure experiments reflections json log res hkl mtz map html".split()
 )
 @pytest.mark.parametrize(
     "value, parts",
@@ -70,6 +103,9 @@ def test_a_device_that_is_not_there(files):
 )
 def test_output_that_cannot_be_written(files, parameter, value, parts):
     (files / "folder").mkdir()
+    if parameter == "experiments":
+        value = value.replace("x.out", "x.expt")
+        parts = [part.replace("x.out", "x.expt") for part in parts]
     refused(files, [*INPUT, f"output.{parameter}={value}"], f"output.{parameter}", *parts)
 
 
@@ -96,6 +132,18 @@ SIMULATE = ["data.expt", "model.cif", "nproc=1"]
         ([*SIMULATE, "d_min=100"], ["d_min=100", "no reflection"]),
         ([*SIMULATE, "delta_m=60"], ["delta_m", "no predicted reflection"]),
         ([*SIMULATE, "output.reflections=lost/x.refl"], ["lost/x.refl", "create it"]),
+        ([*SIMULATE, "thickness.mean=1e9"], ["thickness.mean", "100000"]),
+        ([*SIMULATE, "thickness.mean=,"], ["thickness.mean"]),
+        ([*SIMULATE, "thickness.std=1e9"], ["thickness.std", "100000"]),
+        ([*SIMULATE, "mean_intensity=1e300"], ["mean_intensity", "1"]),
+        (
+            [*SIMULATE, "noise.poisson=True", "d_min=2", "noise.background=1e19"],
+            ["noise.poisson", "counts", "choose a smaller"],
+        ),
+        ([*SIMULATE, "window.min_zeta=1"], ["window.min_zeta=1", "no predicted reflection"]),
+        ([*SIMULATE, "output.experiments=x"], ["output.experiments=x", ".expt"]),
+        ([*SIMULATE, "output.reflections=/dev/null"], ["/dev/null", "device"]),
+        ([*SIMULATE, "output.log=data.expt"], ["output.log=data.expt", "input file"]),
         ([*SIMULATE, "noise.poison=True"], ["did you mean noise.poisson?"]),
     ],
 )

@@ -39,6 +39,120 @@ def _two_experiments(table):
     table.experiment_identifiers()[1] = "another"
 
 
+def column(name, values):
+    """An edit that gives every reflection a value, or computes all from those that are there."""
+
+    def edit(table):
+        if callable(values):
+            numbers = values(np.array(table[name].as_numpy_array()))
+        else:
+            numbers = np.full(len(table), float(values))
+        table[name] = flex.double(np.asarray(numbers, dtype=float))
+
+    return edit
+
+
+def replaced(name, kind, *value):
+    """An edit that makes a column one of another type."""
+
+    def edit(table):
+        table[name] = kind(len(table), *value)
+
+    return edit
+
+
+def both(*edits):
+    def edit(table):
+        for one in edits:
+            one(table)
+
+    return edit
+
+
+def _swap_windows(table):
+    table["phi_start"], table["phi_end"] = table["phi_end"], table["phi_start"]
+
+
+def _no_width(table):
+    table["phi_end"] = table["phi_start"]
+
+
+def _shuffle_indices(table):
+    hkl = np.array(table["miller_index"].as_vec3_double()).astype(int)
+    hkl = np.random.default_rng(1).permutation(hkl)
+    table["miller_index"] = flex.miller_index([tuple(int(i) for i in h) for h in hkl])
+
+
+def _pets_columns(**values):
+    numbers = {"pets_frame": 1, "pets_n_frames": 1, "pets_frame_phi": 0, "pets_semi_angle": 1}
+
+    def edit(table):
+        for name, value in {**numbers, **values}.items():
+            table[name] = flex.double(len(table), value)
+
+    return edit
+
+
+VALUE, VARIANCE = "intensity.prf.value", "intensity.prf.variance"
+NAN = float("nan")
+NONE_LEFT = "data.refl: no reflection is left after filtering"
+UNUSABLE = [NONE_LEFT, "139 intensity or variance not usable", "give other data"]
+NO_WINDOW = [NONE_LEFT, "139 window of rotation not usable"]
+NOT_OF = ["the reflections do not belong to data.expt", "give the two files"]
+NO_SIGNAL = ["data.refl: none of the", "is above 3 sigma", "check"]
+#: columns that hold numbers no measurement has
+NUMBERS = {
+    "intensities nan": (column(VALUE, NAN), UNUSABLE),
+    "intensities beyond range": (column(VALUE, 1e300), UNUSABLE),
+    "variances nan": (column(VARIANCE, NAN), UNUSABLE),
+    "variances infinite": (column(VARIANCE, float("inf")), UNUSABLE),
+    "variances zero": (column(VARIANCE, 0), UNUSABLE),
+    "variances negative": (column(VARIANCE, -1), UNUSABLE),
+    "variances beyond range": (column(VARIANCE, 1e-300), UNUSABLE),
+    "only noise": (column(VARIANCE, 1e20), NO_SIGNAL),
+    "intensities zero": (column(VALUE, 0), NO_SIGNAL),
+    "intensities negative": (column(VALUE, lambda i: -np.abs(i)), NO_SIGNAL),
+    "all equal": (column(VALUE, 1000), ["all", "intensities are 1000", "no measurement", "check"]),
+    "one reflection": (lambda t: t[:1], ["only 0 reflections are left", "give more data"]),
+    "windows reversed": (_swap_windows, NO_WINDOW),
+    "windows nan": (column("phi_start", NAN), NO_WINDOW),
+    "windows infinite": (column("phi_end", float("inf")), NO_WINDOW),
+    "windows without width": (_no_width, NO_WINDOW),
+    "windows in radians": (
+        both(column("phi_start", np.radians), column("phi_end", np.radians)), [NONE_LEFT, "scan"],
+    ),
+    "windows elsewhere": (
+        both(column("phi_start", -29), column("phi_end", -28.5)),
+        [NONE_LEFT, "position outside the window"],
+    ),
+    "positions nan": (replaced("xyzcal.mm", flex.vec3_double, (NAN, NAN, NAN)), NO_WINDOW),
+    "zeta nan": (column("zeta", NAN), [NONE_LEFT, "139 near the rotation axis"]),
+    "partiality nan": (column("partiality", NAN), [NONE_LEFT, "137 partially recorded"]),
+    "indices zero": (replaced("miller_index", flex.miller_index, (0, 0, 0)), [NONE_LEFT, "0 0 0"]),
+    "indices beyond range": (
+        replaced("miller_index", flex.miller_index, (2**31 - 1, -(2**31), 7)),
+        [NONE_LEFT, "139 spacing below 0.1 Angstrom"],
+    ),
+    "indices of others": (_shuffle_indices, NOT_OF),
+    "frames nan": (_pets_columns(pets_frame_phi=NAN), ["pets_frame_phi", "dials.import_pets"]),
+    "frames beyond range": (_pets_columns(pets_n_frames=1e9), ["pets_n_frames", "import"]),
+}  # fmt: skip
+#: columns of another type than DIALS gives them
+TYPES = {
+    "miller_index": (flex.vec3_double, (1.0, 2.0, 3.0)),
+    "flags": (flex.double, 256.0),
+    "xyzcal.mm": (flex.double, 0.0),
+    "s1": (flex.double, 1.0),
+    "zeta": (flex.std_string, "x"),
+    "partiality": (flex.vec3_double, (1.0, 1.0, 1.0)),
+    "phi_start": (flex.std_string, "x"),
+    "phi_end": (flex.miller_index, (1, 2, 3)),
+    "bbox": (flex.int, 3),
+    VALUE: (flex.std_string, "x"),
+    VARIANCE: (flex.vec3_double, (1.0, 2.0, 3.0)),
+}
+
+
 REFLECTIONS = {
     "only found": (
         lambda t: t.unset_flags(flex.bool(len(t), True), t.flags.integrated),
@@ -82,6 +196,20 @@ def test_reflections(files, change_reflections, case):
     edit, arguments, parts = REFLECTIONS[case]
     change_reflections(edit)
     refused(files, [*INPUT, *arguments, "nproc=1"], *parts)
+
+
+@pytest.mark.parametrize("case", NUMBERS)
+def test_impossible_numbers(files, change_reflections, case):
+    edit, parts = NUMBERS[case]
+    change_reflections(edit)
+    refused(files, [*INPUT, "nproc=1"], *parts)
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_columns_of_another_type(files, change_reflections, name):
+    kind, value = TYPES[name]
+    change_reflections(replaced(name, kind, value))
+    refused(files, INPUT, "data.refl", f"the column {name} ", kind.__name__, "give the .refl file")
 
 
 def test_numbers_that_are_none(files, change_reflections, stop_before_refinement, capsys):

@@ -209,6 +209,11 @@ def test_same_reflection_at_two_angles_is_two_measurements(data):
     first, second = int(observations.row[3]), int(observations.row[900])
     hkl[second] = hkl[first]
     table["miller_index"] = hkl
+    # a degree on, where it is still within 0.05 1/Angstrom of the Ewald sphere
+    positions = table["xyzcal.mm"]
+    x, y, phi = positions[first]
+    positions[second] = (x, y, phi + np.radians(1))
+    table["xyzcal.mm"] = positions
     assert_array_equal(read(experiment, table)[0].row, observations.row)
 
 
