@@ -150,6 +150,7 @@ def summary(
         "convergence": [asdict(row) for row in result.convergence] or None,
         "difference_map": _difference_map(result.difference_map),
         "warnings": list(result.warnings),
+        "breakdown": result.breakdown,
         "absolute_structure": _absolute_structure(result),
         "timing": asdict(result.timing),
     }
