@@ -62,12 +62,14 @@ class PropagationSettings:
         device: where to compute; the tensors that come in and go out are on the CPU.
         keep_bytes: Chebyshev vectors of batches are kept for the gradient up to this many
             bytes in all; those of the other batches are found again by running backwards.
+        memory: GB that the process aims to stay within, to be told where it cannot; None: any.
     """
 
     dtype: torch.dtype = torch.complex64
     n_threads: int = 1
     device: str = "cpu"
     keep_bytes: int = 1_000_000_000
+    memory: float | None = None
 
     @property
     def real_dtype(self) -> torch.dtype:

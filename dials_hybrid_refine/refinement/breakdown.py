@@ -12,8 +12,9 @@ logger = logging.getLogger("dials.hybrid_refine.breakdown")
 
 _T = TypeVar("_T")
 
-#: what is raised where something is not finite, does not converge or cannot be inverted
-BREAKDOWNS = (ArithmeticError, torch.linalg.LinAlgError)
+#: what is raised where something is not finite, does not converge, cannot be inverted, or does not fit
+#: into the memory
+BREAKDOWNS = (ArithmeticError, torch.linalg.LinAlgError, MemoryError)
 
 
 def sentence_of(where: str, error: Exception) -> str:

@@ -354,8 +354,10 @@ class Objective:
             for index in indices(parameter):
                 original = parameter[index].clone()
                 parameter[index] = original + step
-                moved = self.simulator(self.model.atoms(), self.model.physical_models())
-                parameter[index] = original
+                try:
+                    moved = self.simulator(self.model.atoms(), self.model.physical_models())
+                finally:
+                    parameter[index] = original
                 slope = (moved.value - base.value)[:, None] / step
                 columns.append(self._gather(slope, base, scales))
         return torch.cat(columns, dim=1)

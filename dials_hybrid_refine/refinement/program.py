@@ -34,7 +34,7 @@ from dials_hybrid_refine.refinement.convergence import (
     converged_selection,
     convergence_rows,
 )
-from dials_hybrid_refine.refinement.dataset import Dataset
+from dials_hybrid_refine.refinement.dataset import Dataset, check_memory
 from dials_hybrid_refine.refinement.diagnosis import Diagnosis, is_poor
 from dials_hybrid_refine.refinement.frames import Frames, choose_frames
 from dials_hybrid_refine.refinement.held_out import (
@@ -69,6 +69,9 @@ logger = logging.getLogger("dials.hybrid_refine.program")
 
 #: reflections that are enough for a coarse calculation
 _COARSE_REFLECTIONS = 5000
+
+#: Angstrom, for the memory to be expected; only the number of tilts depends on it
+_USUAL = 500.0
 
 #: errors of the calculation by this share of R_obs raise it by 1 or 2 % of itself, in quadrature
 _SHARE_OF_MISFIT = 0.2
@@ -128,6 +131,8 @@ def run_refinement(
     _check_amount(int((~data.held_out).sum()), model.structure.n_parameters)
     g_data = _largest_g(scans, observations)
     sampling = _sampling(scans, observations, options)
+    expected = _starting_limits(g_data, options.thickness_start or _USUAL, options, sampling)
+    check_memory(data, model, expected, options.propagation)
 
     def coarse(thickness: float) -> BeamSelection:
         return replace(coarse_selection(g_data, thickness), **sampling)
@@ -340,6 +345,15 @@ def _remembered_selection(
     )
 
 
+def _starting_limits(
+    g_data: float, thickness: float, options: RefinementOptions, sampling: Mapping[str, Any]
+) -> BeamSelection:
+    """The full calculation as it is given, or where its choice starts."""
+    beams = options.beams
+    fine = fine_selection(g_data, thickness, beams.g_max, beams.s_max, beams.tilt_step)
+    return replace(fine, **sampling)
+
+
 def _full_selection(
     data: Dataset,
     model: HybridModel,
@@ -351,8 +365,7 @@ def _full_selection(
 ) -> BeamSelection:
     beams = options.beams
     given = {"g_max": beams.g_max, "s_max": beams.s_max, "tilt_step": beams.tilt_step}
-    fine = fine_selection(g_data, thickness, beams.g_max, beams.s_max, beams.tilt_step)
-    fine = replace(fine, **sampling)
+    fine = _starting_limits(g_data, thickness, options, sampling)
     if fine.tilts_per_window is not None:
         del given["tilt_step"]
     free = [name for name, value in given.items() if value is None]
