@@ -59,7 +59,7 @@ def runaway_profiles(model: HybridModel, profiles: Profiles) -> list[str]:
     found = []
     mean, phi = profiles.thickness_mean, profiles.phi
     lowest, highest = _THICKNESS_LIMITS
-    odd = (mean < lowest) | (mean > highest)
+    odd = ~((mean >= lowest) & (mean <= highest))
     if odd.any():
         found.append(
             f"the thickness ran away, to {mean[odd][0]:.3g} Angstrom at {phi[odd][0]:.1f} degrees: try "
