@@ -19,7 +19,9 @@ from refusals import refused
 
 from dials_hybrid_refine.diffraction.memory import available_bytes
 
-RUN = [*INPUT, *FAST, "reindexing.test=False", "difference_map=False"]
+RUN = [*INPUT, *FAST, "d_min=1.0", "reindexing.test=False", "difference_map=False"]
+#: without the page, which takes as long as the refinement
+BARE = [*RUN, "output.html=None"]
 
 #: before the program: every attempt to use the network ends the process, and is told apart from all else
 GUARD = """
@@ -117,7 +119,7 @@ def test_the_guard_works(files):
 def test_a_second_run_beside_another_is_refused(files):
     """With the same names in the same directory; the first is not disturbed. Interrupted, it writes all
     files, and leaves no others. Afterwards the directory is free."""
-    first = started(files, [*RUN, "refinement.max_steps=1000", "refinement.tolerance=1e-9"])
+    first = started(files, [*BARE, "refinement.max_steps=1000", "refinement.tolerance=1e-9"])
     seen = []
     for line in first.stdout:
         seen.append(line)
@@ -139,7 +141,7 @@ def test_runs_that_share_files_write_each_of_them_whole(files):
     """Two processes with other logs and checkpoints, but the same result files: of one or of the other."""
     both = [
         started(
-            files, [*RUN, f"output.log={i}.log", f"checkpoint.file={i}.checkpoint", f"seed={i}"]
+            files, [*BARE, f"output.log={i}.log", f"checkpoint.file={i}.checkpoint", f"seed={i}"]
         )
         for i in range(2)
     ]
@@ -149,7 +151,6 @@ def test_runs_that_share_files_write_each_of_them_whole(files):
     summary = json.loads((files / "dials.hybrid_refine.json").read_text())
     assert summary["seed"] in (0, 1)
     assert (files / "hybrid_refined.cif").read_text().rstrip().splitlines()
-    assert "</html>" in (files / "dials.hybrid_refine.html").read_text()[-200:]
     assert hidden(files) == []
 
 
