@@ -360,6 +360,8 @@ class Refinement:
         columns = self._columns.get(self.state, max(_STEPS_WITH_STRUCTURE, n_structural // 20))
         assert self.state.objective is not None
         equations = self.state.objective.gauss_newton_matrix(columns)
+        if not equations.normal.isfinite().all():
+            raise ArithmeticError("the normal matrix is not finite")
         self.state.n_effective = equations.effective_parameters()
         self.state.structure_su = structure_su(self.state.model, equations)
         return equations.normal
