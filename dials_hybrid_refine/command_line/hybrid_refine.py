@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -56,6 +56,7 @@ from dials_hybrid_refine.io.effect_plugins import (
     warn_of_broken,
 )
 from dials_hybrid_refine.io.refine_phil import REFINE_PHIL
+from dials_hybrid_refine.io.run_lock import sole_writer
 from dials_hybrid_refine.models.effects import EffectContext
 from dials_hybrid_refine.refinement.program import run_refinement
 from dials_hybrid_refine.refinement.refine import Controls
@@ -82,6 +83,10 @@ def explained_failures(structure: str) -> Iterator[None]:
         raise ValueError(
             f"{structure}: {error}: correct its AFIX instructions or remove them"
         ) from error
+    except MemoryError as error:
+        raise ValueError(
+            str(error) or "there is too little memory: lower beams.g_max or nproc"
+        ) from error
     except (ArithmeticError, torch.linalg.LinAlgError) as error:
         raise ValueError(
             f"the refinement of {structure} broke down ({error}): start from a better model, or "
@@ -94,10 +99,11 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
     """Run the program with command-line arguments (default: those of the process)."""
     usage = "dials.hybrid_refine [options] integrated.expt integrated.refl model.cif"
     arguments = list(sys.argv[1:] if args is None else args)
-    with errors_for_users():
+    with errors_for_users(), ExitStack() as held:
         command, plugins = parse_with_effects(phil, usage, __doc__, arguments or ["-h"])
         check_limits(command.params)
         checkpoint = command.params.checkpoint
+        held.enter_context(sole_writer("output.log", command.params.output.log))
         start(
             command,
             "dials.hybrid_refine",

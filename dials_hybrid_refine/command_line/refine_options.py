@@ -114,6 +114,7 @@ def refinement_options(params: Any) -> RefinementOptions:
             n_threads=auto(params.nproc) or cpu_count(),
             device=_device(params.device),
             keep_bytes=keep_bytes(params.memory),
+            memory=params.memory,
         ),
         convergence=params.convergence,
         test_setting=params.reindexing.test,

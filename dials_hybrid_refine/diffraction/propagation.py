@@ -43,9 +43,11 @@ _T = TypeVar("_T")
 _LARGEST_GROWTH = 2.0
 #: with absorption they grow by themselves, and round-off with them: the waves lose that factor
 _LARGEST_ABSORBED_GROWTH = {torch.complex64: 10.0, torch.complex128: 1e9}
-#: half width of the spectrum times thickness beyond which a crystal is absurd: 3000 terms. Crystals
-#: of heavy atoms have 0.1 1/Angstrom at the most; a trial structure of negative U can have anything
+#: half width of the spectrum times thickness beyond which a crystal is absurd: 3000 terms
 _LARGEST_PHASE = 500.0
+#: half width in 1/Angstrom that no crystal has: those of heavy atoms have 0.1 at the most; a trial
+#: structure of negative U can have anything
+_WIDEST_SPECTRUM = 0.2
 #: how often bounds are widened before the calculation is given up
 _MOST_REPAIRS = 8
 
@@ -60,12 +62,14 @@ class PropagationSettings:
         device: where to compute; the tensors that come in and go out are on the CPU.
         keep_bytes: Chebyshev vectors of batches are kept for the gradient up to this many
             bytes in all; those of the other batches are found again by running backwards.
+        memory: GB that the process aims to stay within, to be told where it cannot; None: any.
     """
 
     dtype: torch.dtype = torch.complex64
     n_threads: int = 1
     device: str = "cpu"
     keep_bytes: int = 1_000_000_000
+    memory: float | None = None
 
     @property
     def real_dtype(self) -> torch.dtype:
@@ -176,16 +180,17 @@ def _waves(
         slopes: whether d waves / d thickness are wanted.
 
     Raises:
-        ArithmeticError: if no bounds help: something in the matrices is not finite.
+        ArithmeticError: if no bounds help: something in the matrices is not finite, or too large.
     """
     if not batch.thickness.isfinite().all():
         raise ArithmeticError("the thickness is not finite")
     matrices = problem.matrices(batch)
     bounds = estimated_bounds(matrices)
     kept: bool | None = None
+    largest = float(batch.thickness.max())
     for attempt in range(_MOST_REPAIRS):
         # not finite fails too
-        if not bounds.half_width * float(batch.thickness.max()) < _LARGEST_PHASE:
+        if not bounds.half_width * largest < _LARGEST_PHASE:
             break
         coefficients, derivative = problem.coefficients(batch, bounds)
         if slopes:
@@ -204,6 +209,16 @@ def _waves(
         wider = rigorous_bounds(matrices) if attempt == 0 else bounds
         factor = 1.0 if attempt == 0 else 1.25
         bounds = SpectralBounds(wider.centre, factor * wider.half_width)
+    if float(matrices.diagonal.abs().max()) > _WIDEST_SPECTRUM:
+        raise ArithmeticError(
+            "beams are too far from the Ewald sphere for the many-beam calculation: lower beams.s_max, "
+            "and check the orientation"
+        )
+    if bounds.half_width < _WIDEST_SPECTRUM and bounds.half_width * largest >= _LARGEST_PHASE:
+        raise ArithmeticError(
+            f"a crystal {largest:.0f} Angstrom thick is too thick for the many-beam calculation: lower "
+            "thickness.max or thickness.start"
+        )
     raise ArithmeticError(
         "the many-beam calculation does not converge: the structure or orientation is absurd or not "
         "finite, or absorbs everything"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -13,10 +11,9 @@ from typing import TypeVar
 
 import torch
 
-_T = TypeVar("_T")
+from dials_hybrid_refine.diffraction.memory import peak_bytes
 
-#: unit of the resident set size that the system reports
-_RSS_UNIT = 1 if sys.platform == "darwin" else 1024
+_T = TypeVar("_T")
 
 
 @contextmanager
@@ -66,8 +63,7 @@ def keep_bytes(memory: float) -> int:
 
     What it holds already is taken off; the result of a calculation does not depend on it.
     """
-    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT
-    return max(0, int(memory * 1e9) - held - _WORKING_BYTES)
+    return max(0, int(memory * 1e9) - peak_bytes() - _WORKING_BYTES)
 
 
 class MemoryBudget:

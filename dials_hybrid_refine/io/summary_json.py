@@ -151,6 +151,7 @@ def summary(
         "difference_map": _difference_map(result.difference_map),
         "warnings": [*result.warnings, *_data_warnings(result)],
         "data_checks": [asdict(finding) for finding in result.data_checks],
+        "breakdown": result.breakdown,
         "absolute_structure": _absolute_structure(result),
         "timing": asdict(result.timing),
     }

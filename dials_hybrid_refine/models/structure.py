@@ -285,6 +285,10 @@ class StructureModel(torch.nn.Module):
             ]
         return torch.stack(rows) if rows else torch.zeros(0, len(self.shifts), dtype=torch.float64)
 
+    def starting_structure(self) -> xray.structure:
+        """A copy of the structure with which the model began."""
+        return self._start.deep_copy_scatterers()
+
     def current_structure(self) -> xray.structure:
         """A copy of the structure with the current parameters."""
         self.evaluate(self.shifts.detach().numpy())

@@ -28,9 +28,6 @@ RAISED = {"g_max": 1.15, "s_max": 1.5, "tilt_step": 0.5}
 #: fast, once these are close enough, that a smaller share costs one raise at most.
 _SHARE = {"g_max": 1.0, "s_max": 1.0, "tilt_step": 0.25}
 
-#: parts of the scan that represent it: their number, and their width in degrees
-_N_PARTS, _PART_WIDTH = 6, 3.0
-
 #: how often a setting is raised before it is taken as it is
 _MOST_RAISES = 4
 
@@ -111,7 +108,7 @@ def converged_selection(
         free: names of the settings that may be raised.
         accuracy: limit of sum |F' - F| / sum F'.
     """
-    part = _representative_part(data)
+    part = data.representative_part()
     now = integrated_intensities(part, model, selection, settings)
     for setting in free:
         for _ in range(_MOST_RAISES):
@@ -133,18 +130,3 @@ def converged_selection(
                 "beams.%s does not converge to beams.accuracy=%g: set it by hand", setting, accuracy
             )
     return selection
-
-
-def _representative_part(data: Dataset) -> Dataset:
-    """The observations in a few stretches of each scan."""
-    observations = data.observations
-    chosen = np.zeros(len(observations), dtype=bool)
-    for i, scan in enumerate(data.scans):
-        first, last = scan.phi_range
-        for k in range(_N_PARTS):
-            middle = first + (k + 0.5) / _N_PARTS * (last - first)
-            near = np.abs(observations.phi - middle) <= _PART_WIDTH / 2
-            chosen |= near & (observations.experiment == i)
-    if not chosen.any():
-        return data
-    return data.select(chosen)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,8 +13,18 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from dials_hybrid_refine.diffraction.beams import BeamSelection
-from dials_hybrid_refine.diffraction.blocks import plan_blocks
+from dials_hybrid_refine.diffraction.blocks import BeamBlock, BlockPlan, plan_blocks
+from dials_hybrid_refine.diffraction.memory import (
+    RESERVE,
+    list_bytes,
+    peak_bytes,
+    planning_bytes,
+    require,
+    table_bytes,
+    working_bytes,
+)
 from dials_hybrid_refine.diffraction.observations import Observations
+from dials_hybrid_refine.diffraction.potential import CrystalComposition
 from dials_hybrid_refine.diffraction.propagation import PropagationSettings
 from dials_hybrid_refine.diffraction.scan import ScanGeometry
 from dials_hybrid_refine.diffraction.simulator import Simulator
@@ -21,8 +33,13 @@ from dials_hybrid_refine.models.structure import composition_of
 from dials_hybrid_refine.refinement.held_out import with_own_scales
 from dials_hybrid_refine.refinement.weights import variances
 
+logger = logging.getLogger("dials.hybrid_refine.dataset")
+
 #: degrees of a stretch of the scan in a sample of the data
 _STRETCH = 3.0
+
+#: parts of the scan that represent it: their number, and their width in degrees
+_N_PARTS, _PART_WIDTH = 6, 3.0
 
 
 @dataclass(frozen=True)
@@ -49,6 +66,18 @@ class Dataset:
             self.held_out[chosen],
             None if stretch is None else stretch[chosen],
         )
+
+    def representative_part(self) -> Dataset:
+        """The observations in a few stretches of each scan."""
+        observations = self.observations
+        chosen = np.zeros(len(observations), dtype=bool)
+        for i, scan in enumerate(self.scans):
+            first, last = scan.phi_range
+            for k in range(_N_PARTS):
+                middle = first + (k + 0.5) / _N_PARTS * (last - first)
+                near = np.abs(observations.phi - middle) <= _PART_WIDTH / 2
+                chosen |= near & (observations.experiment == i)
+        return self.select(chosen) if chosen.any() else self
 
     def sample(self, most: int) -> Dataset:
         """Stretches of the scans, evenly spread, with about so many observations; all if there are
@@ -81,8 +110,32 @@ def build_simulator(
 
     Raises:
         ValueError: if no observed reflection crosses the Ewald sphere inside its window.
+        MemoryError: if there is too little memory.
     """
     composition = composition_of(model.structure.current_structure())
+    plans = plan_calculation(data, model, composition, selection)
+    blocks = [block for plan in plans for block in plan.blocks]
+    require(
+        table_bytes(blocks)
+        + list_bytes(blocks)
+        + _working_bytes(blocks, model, composition, settings),
+        "the calculation",
+        selection,
+    )
+    return Simulator(data.scans, plans, composition, settings)
+
+
+def plan_calculation(
+    data: Dataset, model: HybridModel, composition: CrystalComposition, selection: BeamSelection
+) -> list[BlockPlan]:
+    """The blocks of rotation of each experiment, for the current orientation.
+
+    Raises:
+        MemoryError: if there is too little memory.
+    """
+    require(
+        planning_bytes(composition.volume, selection.g_max), "the choice of the beams", selection
+    )
     plans = []
     for i, scan in enumerate(data.scans):
 
@@ -95,4 +148,45 @@ def build_simulator(
             i, scan, data.observations, composition, selection, 1 / scan.wavelength, correction
         )
         plans.append(plan)
-    return Simulator(data.scans, plans, composition, settings)
+    return plans
+
+
+def _working_bytes(
+    blocks: Sequence[BeamBlock],
+    model: HybridModel,
+    composition: CrystalComposition,
+    settings: PropagationSettings,
+) -> int:
+    is_real = composition.inversion_centre() is not None and model.absorption is None
+    n_bytes = settings.real_dtype.itemsize
+    return working_bytes(blocks, 1 if is_real else 2, n_bytes, settings.n_threads)
+
+
+def check_memory(
+    data: Dataset, model: HybridModel, selection: BeamSelection, settings: PropagationSettings
+) -> None:
+    """Whether a calculation will find the memory it needs, from parts of the scan; says how much.
+
+    Raises:
+        MemoryError: if there is too little.
+    """
+    part = data.representative_part()
+    composition = composition_of(model.structure.current_structure())
+    plans = plan_calculation(part, model, composition, selection)
+    blocks = [block for plan in plans for block in plan.blocks]
+    lists = list_bytes(blocks) * len(data.observations) // len(part.observations)
+    n_parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    derivatives = 3 * 8 * len(data.observations) * n_parameters
+    needed = table_bytes(blocks) + lists + _working_bytes(blocks, model, composition, settings)
+    require(needed + derivatives, "the full calculation", selection)
+    total = peak_bytes() + needed + derivatives + RESERVE
+    n_beams = max((len(block.hkl) for block in blocks), default=0)
+    logger.info("Memory: at least %.1f GB, for up to %d beams", total / 1e9, n_beams)
+    if settings.memory is not None and total > 1e9 * settings.memory:
+        logger.warning(
+            "memory=%g cannot be kept: the calculation needs %.1f GB. Give memory=%.1f or more, or lower "
+            "beams.g_max, or take fewer threads (nproc)",
+            settings.memory,
+            total / 1e9,
+            math.ceil(total / 1e8) / 10,
+        )

@@ -49,6 +49,8 @@ def parameter_jacobian(
         for index in indices(parameter):
             original = parameter[index].clone()
             parameter[index] = original + _STEP
-            columns.append(((function() - base) / _STEP)[..., None])
-            parameter[index] = original
+            try:
+                columns.append(((function() - base) / _STEP)[..., None])
+            finally:
+                parameter[index] = original
     return torch.cat(columns, dim=-1)

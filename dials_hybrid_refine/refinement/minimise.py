@@ -9,6 +9,7 @@ Hessian it starts well conditioned. It is for problems whose matrix cannot be af
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -67,7 +68,7 @@ def levenberg_marquardt_steps(
 
     Args:
         function: parameters (p,) -> evaluation and gradient (p,) of the loss. Its last call may
-            be at parameters that were not accepted.
+            be at parameters that were not accepted. A loss that is not finite is not accepted.
         normal_matrix: half the approximate Hessian (p, p) at the parameters of the last call of
             ``function``. It serves for another step where it has foretold a step's decrease well.
         start: parameters to start from, in units in which 1 is a large step.
@@ -75,9 +76,14 @@ def levenberg_marquardt_steps(
         max_step: longest change of any one parameter in a step.
         hessian, age: of the ``Step`` to go on from, whose parameters and damping are ``start`` and
             ``damping``.
+
+    Raises:
+        ArithmeticError: if the loss or its gradient is not finite at ``start``, or a normal matrix.
     """
     parameters = start.clone()
     evaluation, gradient = function(parameters)
+    if not _is_usable(evaluation, gradient):
+        raise ArithmeticError("the loss or its gradient is not finite where the refinement starts")
     while True:
         if hessian is None:
             hessian, age = 2 * normal_matrix(), 0
@@ -88,7 +94,7 @@ def levenberg_marquardt_steps(
             trial, trial_gradient = function(parameters + step)
             decrease = evaluation.loss - trial.loss
             expected = -float(gradient @ step + 0.5 * step @ hessian @ step)
-            if decrease > 0:
+            if decrease > 0 and _is_usable(trial, trial_gradient):
                 break
             damping *= 4
         else:
@@ -107,6 +113,11 @@ def levenberg_marquardt_steps(
         yield Step(parameters, evaluation, decrease, damping, hessian, age)
 
 
+def _is_usable(evaluation: HasLoss, gradient: torch.Tensor) -> bool:
+    """Whether a step can be taken from there."""
+    return math.isfinite(evaluation.loss) and bool(gradient.isfinite().all())
+
+
 def damped(hessian: torch.Tensor, damping: float) -> torch.Tensor:
     """H + lambda (diag H + 1), shape (p, p)."""
     return hessian + damping * torch.diag(hessian.diagonal().clamp_min(0) + 1)
@@ -117,14 +128,20 @@ def _solve(matrix: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
 
 
 def _cholesky(matrix: torch.Tensor) -> torch.Tensor:
-    """Cholesky factor, with as much added to the diagonal as round-off requires."""
+    """Cholesky factor, with as much added to the diagonal as round-off requires.
+
+    Raises:
+        ArithmeticError: for a matrix that is not finite or far from positive definite.
+    """
+    if not matrix.isfinite().all():  # a factor of infinite elements can be had
+        raise ArithmeticError("the normal matrix is not finite")
     scale = matrix.diagonal().mean()
     identity = torch.eye(len(matrix), dtype=matrix.dtype)
     for exponent in range(-12, 4):
         factor, info = torch.linalg.cholesky_ex(matrix + scale * 10.0**exponent * identity)
         if not info:
             return factor
-    raise ArithmeticError("the normal matrix is not finite")
+    raise ArithmeticError("the normal matrix is not positive definite")
 
 
 class _InverseHessian:

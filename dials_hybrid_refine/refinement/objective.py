@@ -19,7 +19,7 @@ from dials_hybrid_refine.diffraction.observations import Observations
 from dials_hybrid_refine.diffraction.potential import AtomicParameters
 from dials_hybrid_refine.diffraction.simulator import Contributions, PhysicalModels, Simulator
 from dials_hybrid_refine.models.hybrid import HybridModel
-from dials_hybrid_refine.models.scale import solve_scales
+from dials_hybrid_refine.models.scale import overall_scale, solve_scales
 from dials_hybrid_refine.refinement.jacobian import indices, parameter_jacobian, places_of
 
 #: standard deviation of the wide normal prior that the covariance knows on each parameter of the thickness
@@ -30,6 +30,9 @@ from dials_hybrid_refine.refinement.jacobian import indices, parameter_jacobian,
 #: ``test_profile_uncertainty`` (root mean square 0.8 for the mean, 1.0 for the width; with 1 it was 1.3
 #: and 2.1). ``docs/uncertainties.md`` has what it does to chi^2 and to the structure's s.u.
 _WIDEST_WEIGHT = 10.0
+
+#: eigenvalues of the scaled normal matrix below this share of the largest count as zero
+_SINGULAR = 1e-12
 
 
 @dataclass(frozen=True)
@@ -74,17 +77,41 @@ class GaussNewton:
     restraints: torch.Tensor | None = None
     bounds: torch.Tensor | None = None
 
+    @classmethod
+    def unknown(cls, n_parameters: int, n_effective: float) -> GaussNewton:
+        """Equations of which only the effective number of parameters is known."""
+        shape = n_parameters, n_parameters
+        nothing = torch.full(shape, torch.nan, dtype=torch.float64)
+        return cls(nothing, torch.zeros(shape, dtype=torch.float64), n_effective)
+
     def covariance(self) -> torch.Tensor:
-        """Inverse of the bounded normal matrix, (p, p), for unit weight of chi^2 / (N - P)."""
+        """Inverse of the bounded normal matrix, (p, p), for unit weight of chi^2 / (N - P).
+
+        NaN where the matrix is not known.
+        """
         return self._inverse.clone()
 
     @cached_property
     def _inverse(self) -> torch.Tensor:
+        scaled, size = self._scaled()
+        inverse = torch.linalg.pinv(scaled, rtol=_SINGULAR, hermitian=True)
+        return inverse / size[:, None] / size[None]
+
+    def _scaled(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The bounded matrix scaled to a diagonal of ones, and the roots of its diagonal."""
         normal = self.normal if self.bounds is None else self.normal + torch.diag(self.bounds)
         size = normal.diagonal().clamp_min(1e-12).sqrt()
-        scaled = normal / size[:, None] / size[None]
-        inverse = torch.linalg.pinv(scaled, rtol=1e-12, hermitian=True)
-        return inverse / size[:, None] / size[None]
+        return normal / size[:, None] / size[None], size
+
+    def undetermined(self) -> torch.Tensor:
+        """Unit vectors (k, p) of parameters, scaled to equal information, that nothing determines.
+
+        The inverse takes their variance for zero.
+        """
+        if not self.normal.isfinite().all():
+            return self.normal[:0]
+        values, vectors = torch.linalg.eigh(self._scaled()[0])
+        return vectors.T[values.abs() <= _SINGULAR * values.abs().max()]
 
     def effective_parameters(self) -> float:
         """tr[(normal - prior) (normal + bounds)^-1] plus the scales: what the data determine.
@@ -93,6 +120,8 @@ class GaussNewton:
         (Hastie, Tibshirani & Friedman (2009), The Elements of Statistical Learning, section 7.6):
         for truths drawn from the priors the expectation of chi^2 is N less this.
         """
+        if not self.normal.isfinite().all():
+            return self.n_scales
         share = self.covariance() @ (self.normal - self.prior)
         return float(share.diagonal().sum()) + self.n_scales
 
@@ -148,8 +177,7 @@ class Objective:
         if not len(self._roughness):
             if self.overall_scale is None:
                 total = design.detach().sum(1)
-                overlap = (self.weights * self._intensity * total).sum()
-                self.overall_scale = float(overlap / (self.weights * total**2).sum())
+                self.overall_scale = overall_scale(total, self._intensity, self.weights)
             experiments, phi = (x.tolist() for x in self.simulator.segment_positions())
             rows = []
             for i in range(len(phi) - 1):
@@ -185,12 +213,20 @@ class Objective:
         return chi_square + prior, chi_square, scales, design
 
     def evaluate(self) -> Evaluation:
-        """The fit at the current parameters."""
+        """The fit at the current parameters.
+
+        Raises:
+            ArithmeticError: if the loss is not finite.
+        """
         with torch.no_grad():
             return _evaluation(*self._loss())
 
     def evaluate_with_gradient(self) -> tuple[Evaluation, torch.Tensor]:
-        """The fit and the gradient of its loss, shape (p,), at the current parameters."""
+        """The fit and the gradient of its loss, shape (p,), at the current parameters.
+
+        Raises:
+            ArithmeticError: if one of them is not finite.
+        """
         parameters = self.parameters()
         parts = self._loss()
         gradients = torch.autograd.grad(parts[0], parameters, allow_unused=True)
@@ -200,6 +236,8 @@ class Objective:
                     f"the loss has no gradient by the parameter {name}: its model must be "
                     "differentiable"
                 )
+            if not gradient.isfinite().all():
+                raise ArithmeticError(f"the derivative of the loss by {name} is not finite")
         with torch.no_grad():
             return _evaluation(*parts), torch.cat([g.reshape(-1) for g in gradients])
 
@@ -316,8 +354,10 @@ class Objective:
             for index in indices(parameter):
                 original = parameter[index].clone()
                 parameter[index] = original + step
-                moved = self.simulator(self.model.atoms(), self.model.physical_models())
-                parameter[index] = original
+                try:
+                    moved = self.simulator(self.model.atoms(), self.model.physical_models())
+                finally:
+                    parameter[index] = original
                 slope = (moved.value - base.value)[:, None] / step
                 columns.append(self._gather(slope, base, scales))
         return torch.cat(columns, dim=1)
@@ -372,6 +412,8 @@ class Objective:
 def _evaluation(
     loss: torch.Tensor, chi_square: torch.Tensor, scales: torch.Tensor, design: torch.Tensor
 ) -> Evaluation:
+    if not loss.isfinite():
+        raise ArithmeticError("the loss is not finite")
     design = design.detach()
     return Evaluation(
         float(loss.detach()), float(chi_square.detach()), design @ scales, scales, design

@@ -19,6 +19,7 @@ from dials_hybrid_refine.refinement.absolute_structure import (
     Votes,
     votes,
 )
+from dials_hybrid_refine.refinement.breakdown import unless_broken
 from dials_hybrid_refine.refinement.dataset import Dataset
 from dials_hybrid_refine.refinement.refine import Refinement
 from dials_hybrid_refine.refinement.result import Result
@@ -97,11 +98,12 @@ class HandTest:
         self._instability = instability
         self.inverted: Refinement | None = None
         self.is_interrupted = False
+        self.breakdown: str | None = None
 
     def run(self) -> AbsoluteStructure | None:
-        """Refine and compare; None if the hands are alike, or after an interruption.
+        """Refine and compare; None if the hands are alike, or after an interruption or breakdown.
 
-        Then ``is_interrupted`` is set; otherwise ``inverted`` is the refinement of the inverse.
+        Then ``is_interrupted`` or ``breakdown`` is set; otherwise ``inverted`` is the refinement of the inverse.
         """
         started = time.monotonic()
         model = self._given.state.model
@@ -132,7 +134,8 @@ class HandTest:
         refinement.fine_cycles(self._selection, name, judge_outliers=False)
         state = refinement.state
         self.is_interrupted = state.status == "interrupted"
-        if self.is_interrupted or state.objective is None:
+        self.breakdown = state.breakdown
+        if state.is_over or state.objective is None:
             return None
         final = state.objective.evaluate()
         calculated = self._data.comparable(final.calculated.numpy(), self._instability)
@@ -196,12 +199,13 @@ def with_hand(
             "refinement.max_cycles, or give absolute_structure.test=True"
         )
         return result
-    found = test.run()
+    found, said = unless_broken("the test of the hand", test.run)
     if test.is_interrupted:
         unfinished = f"the test of the hand was not finished; the refinement before it ended: {result.status}"
         return replace(result, status="interrupted", warnings=(*result.warnings, unfinished))
     if found is None:
-        return result
+        more = said if test.breakdown is None else (f"the test of the hand: {test.breakdown}",)
+        return replace(result, warnings=(*result.warnings, *more))
     if found.preferred == "as given" or not found.is_clear:
         return replace(result, absolute_structure=found)
     if not options.apply or test.inverted is None:

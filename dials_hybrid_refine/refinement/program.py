@@ -28,12 +28,13 @@ from dials_hybrid_refine.models.restraints.build import StructureRestraints
 from dials_hybrid_refine.models.restraints.request import RestraintRequest
 from dials_hybrid_refine.models.structure import StructureModel
 from dials_hybrid_refine.models.thickness.constant import ConstantThickness
+from dials_hybrid_refine.refinement.breakdown import BREAKDOWNS, sentence_of, unless_broken
 from dials_hybrid_refine.refinement.convergence import (
     ConvergenceRow,
     converged_selection,
     convergence_rows,
 )
-from dials_hybrid_refine.refinement.dataset import Dataset
+from dials_hybrid_refine.refinement.dataset import Dataset, check_memory
 from dials_hybrid_refine.refinement.diagnosis import Diagnosis, is_poor
 from dials_hybrid_refine.refinement.frames import Frames, choose_frames
 from dials_hybrid_refine.refinement.held_out import (
@@ -68,6 +69,9 @@ logger = logging.getLogger("dials.hybrid_refine.program")
 
 #: reflections that are enough for a coarse calculation
 _COARSE_REFLECTIONS = 5000
+
+#: Angstrom, for the memory to be expected; only the number of tilts depends on it
+_USUAL = 500.0
 
 #: errors of the calculation by this share of R_obs raise it by 1 or 2 % of itself, in quadrature
 _SHARE_OF_MISFIT = 0.2
@@ -127,6 +131,8 @@ def run_refinement(
     _check_amount(int((~data.held_out).sum()), model.structure.n_parameters)
     g_data = _largest_g(scans, observations)
     sampling = _sampling(scans, observations, options)
+    expected = _starting_limits(g_data, options.thickness_start or _USUAL, options, sampling)
+    check_memory(data, model, expected, options.propagation)
 
     def coarse(thickness: float) -> BeamSelection:
         return replace(coarse_selection(g_data, thickness), **sampling)
@@ -162,19 +168,24 @@ def run_refinement(
     setup_seconds = time.monotonic() - started
     convergence: list[ConvergenceRow] = []
     mean, width = coarse_start(refinement, sample, options, coarse, scan)
-    if refinement.state.status != "interrupted":
+    if not refinement.state.is_over:
         mean, width = coarse_end(refinement, sample, options, coarse, mean, width)
     if sample is not data:
         refinement = refinement.with_data(data)
         refinement.judge_outliers(coarse(mean))
-    if refinement.state.status != "interrupted":
+    if not refinement.state.is_over:
         if options.thickness.largest is None:
             assert refinement.state.objective is not None
             trim_thickness(model, refinement.state.objective)
         fine = _fine_cycles(refinement, data, g_data, mean + 2 * width, options, sampling)
-        if options.convergence and refinement.state.status != "interrupted":
+        if options.convergence and fine is not None and not refinement.state.is_over:
+            limits = fine
             logger.info("Raising the limits of the calculation to see what changes")
-            convergence = convergence_rows(data, model, fine, options.propagation)
+            rows, _ = unless_broken(
+                "the table of limits",
+                lambda: convergence_rows(data, model, limits, options.propagation),
+            )
+            convergence = rows or []
 
     def summary_of(refinement: Refinement) -> Result:
         return summarise(
@@ -192,10 +203,14 @@ def run_refinement(
         )
 
     result = replace(summary_of(refinement), start=structure)
-    if result.status == "interrupted":
+    if refinement.state.is_over:
         return result
-    questions = _questions(refinement, data, structure, options, coarse, result)
-    result = replace(result, warnings=(*result.warnings, *questions))
+    questions, said = unless_broken(
+        "why the fit is poor",
+        lambda: _questions(refinement, data, structure, options, coarse, result),
+    )
+    result = replace(result, warnings=(*result.warnings, *(questions or said)))
+    assert fine is not None
     hand_test = HandTest(refinement, data, fine, options.weighting.instability)
     return with_hand(result, options.absolute_structure, hand_test, summary_of)
 
@@ -286,8 +301,11 @@ def _fine_cycles(
     thickness: float,
     options: RefinementOptions,
     sampling: Mapping[str, Any],
-) -> BeamSelection:
-    """Refine with the full calculation, made more accurate as the fit gets better."""
+) -> BeamSelection | None:
+    """Refine with the full calculation, made more accurate as the fit gets better.
+
+    Returns its limits; None if none could be had.
+    """
     model, state = refinement.state.model, refinement.state
 
     def needed() -> float:
@@ -296,13 +314,19 @@ def _fine_cycles(
 
     while True:
         accuracy = needed()
-        fine = _remembered_selection(
-            refinement.journal,
-            lambda: _full_selection(data, model, g_data, thickness, options, accuracy, sampling),
-            sampling,
-        )
+        try:
+            fine = _remembered_selection(
+                refinement.journal,
+                lambda: _full_selection(
+                    data, model, g_data, thickness, options, accuracy, sampling
+                ),
+                sampling,
+            )
+        except BREAKDOWNS as error:
+            state.breakdown = sentence_of("the choice of the full calculation", error)
+            return None
         refinement.fine_cycles(fine)
-        if state.status == "interrupted" or needed() > accuracy / _MUCH_BETTER:
+        if state.is_over or needed() > accuracy / _MUCH_BETTER:
             return fine
         logger.info("The fit is much better now and deserves a more accurate calculation")
 
@@ -321,6 +345,15 @@ def _remembered_selection(
     )
 
 
+def _starting_limits(
+    g_data: float, thickness: float, options: RefinementOptions, sampling: Mapping[str, Any]
+) -> BeamSelection:
+    """The full calculation as it is given, or where its choice starts."""
+    beams = options.beams
+    fine = fine_selection(g_data, thickness, beams.g_max, beams.s_max, beams.tilt_step)
+    return replace(fine, **sampling)
+
+
 def _full_selection(
     data: Dataset,
     model: HybridModel,
@@ -332,8 +365,7 @@ def _full_selection(
 ) -> BeamSelection:
     beams = options.beams
     given = {"g_max": beams.g_max, "s_max": beams.s_max, "tilt_step": beams.tilt_step}
-    fine = fine_selection(g_data, thickness, beams.g_max, beams.s_max, beams.tilt_step)
-    fine = replace(fine, **sampling)
+    fine = _starting_limits(g_data, thickness, options, sampling)
     if fine.tilts_per_window is not None:
         del given["tilt_step"]
     free = [name for name, value in given.items() if value is None]

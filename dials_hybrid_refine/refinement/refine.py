@@ -27,6 +27,7 @@ from dials_hybrid_refine.diffraction.beams import BeamSelection
 from dials_hybrid_refine.diffraction.observations import Observations
 from dials_hybrid_refine.diffraction.propagation import PropagationSettings
 from dials_hybrid_refine.models.hybrid import HybridModel
+from dials_hybrid_refine.refinement.breakdown import BREAKDOWNS, sentence_of
 from dials_hybrid_refine.refinement.dataset import Dataset, build_simulator
 from dials_hybrid_refine.refinement.journal import Entry, Journal
 from dials_hybrid_refine.refinement.minimise import levenberg_marquardt_steps
@@ -136,7 +137,8 @@ def loss_weights(
 class Refinement:
     """The stages described above; they change the parameters of ``state.model``.
 
-    A stage that is interrupted says so in ``state.status``.
+    A stage that is interrupted says so in ``state.status``, one whose numbers break down in
+    ``state.breakdown``: the parameters are then those of its last step, or those before it.
     """
 
     def __init__(
@@ -220,11 +222,16 @@ class Refinement:
         return self._make_objective(selection).gauss_newton_matrix(columns)
 
     def coarse_stage(self, selection: BeamSelection, most: int, name: str = "coarse") -> None:
-        """Levenberg-Marquardt in a coarse calculation, at most so many steps."""
+        """Levenberg-Marquardt in a coarse calculation, at most so many steps.
+
+        Raises:
+            ArithmeticError, torch.linalg.LinAlgError: if numbers break down before there is any result.
+        """
         self._columns.forget()
         done = self.journal.passed(name)
         if done is not None:
-            self._take_over(done, selection)
+            if not self._broke_down(done):
+                self._take_over(done, selection)
             return
         n_before = len(self.state.history)
         end = self._descend(selection, name, most, self._schedule.coarse_tolerance, 1.0)
@@ -276,8 +283,10 @@ class Refinement:
     def _cycle(
         self, selection: BeamSelection, stage: str, judge_outliers: bool
     ) -> _CycleEnd | None:
-        """One cycle; None if it was interrupted."""
+        """One cycle; None if it was interrupted or broke down."""
         done = self.journal.passed(stage)
+        if done is not None and self._broke_down(done):
+            return None
         if done is not None:
             self._take_over(done, selection)
             return _CycleEnd(
@@ -323,12 +332,36 @@ class Refinement:
         for iteration in set_progress(self.state, done):
             self._controls.observer(iteration)
 
+    def _break_down(self, stage: str, error: Exception, n_before: int) -> None:
+        """End the refinement with the parameters as they are.
+
+        Raises:
+            ArithmeticError, torch.linalg.LinAlgError: the error, if no step has been taken yet.
+        """
+        if self.state.objective is None or not self.state.history:
+            raise error
+        self.state.breakdown = sentence_of(stage, error)
+        content = {**progress_of(self.state, n_before), "breakdown": self.state.breakdown}
+        self.journal.finish(Entry(stage, content))
+
+    def _broke_down(self, done: Entry) -> bool:
+        """Whether a stage broke down in an earlier run, whose end is then put in place."""
+        sentence = done.content.get("breakdown")
+        if sentence is None:
+            return False
+        for iteration in set_progress(self.state, done):
+            self._controls.observer(iteration)
+        self.state.breakdown = str(sentence)
+        return True
+
     def _normal_matrix(self) -> torch.Tensor:
         """That of the current objective, its structural columns from a calculation of their own."""
         n_structural = self.state.model.structure.n_parameters
         columns = self._columns.get(self.state, max(_STEPS_WITH_STRUCTURE, n_structural // 20))
         assert self.state.objective is not None
         equations = self.state.objective.gauss_newton_matrix(columns)
+        if not equations.normal.isfinite().all():
+            raise ArithmeticError("the normal matrix is not finite")
         self.state.n_effective = equations.effective_parameters()
         self.state.structure_su = structure_su(self.state.model, equations)
         return equations.normal
@@ -336,7 +369,7 @@ class Refinement:
     def _stopped(self) -> bool:
         if self._controls.should_stop():
             self.state.status = "interrupted"
-        return self.state.status == "interrupted"
+        return self.state.is_over
 
     def _objective(self, selection: BeamSelection) -> Objective:
         self.state.objective = objective = self._make_objective(selection)
@@ -378,7 +411,7 @@ class Refinement:
             self._set_vector(vector)
             try:
                 return objective.evaluate_with_gradient()
-            except ArithmeticError:
+            except BREAKDOWNS:
                 # a step that led to an absurd structure is not taken
                 return replace(first[0], loss=float("inf")), torch.zeros_like(vector)
 
@@ -394,10 +427,16 @@ class Refinement:
     ) -> _Descent | None:
         """Take steps until they gain little; the model is left at the last one.
 
-        None if the stage was interrupted.
+        None if the stage was interrupted or broke down.
         """
         n_before = len(self.state.history)
-        function, first = self._begin(selection)
+        before = self.state.objective, self.state.evaluation
+        try:
+            function, first = self._begin(selection)
+        except BREAKDOWNS as error:
+            self.state.objective, self.state.evaluation = before
+            self._break_down(stage, error, n_before)
+            return None
         if not self.state.history:
             self.state.loss_start = first.chi_square * self.state.spread**2
         way = _Way(0, first.loss, damping)
@@ -415,7 +454,12 @@ class Refinement:
         )
         accepted = self._vector()
         while not way.is_over and way.number < most:
-            step = next(steps, None)
+            try:
+                step = next(steps, None)
+            except BREAKDOWNS as error:
+                self._set_vector(accepted)
+                self._break_down(stage, error, n_before)
+                return None
             if step is None:
                 break
             assert isinstance(step.evaluation, Evaluation)

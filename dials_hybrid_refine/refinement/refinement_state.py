@@ -20,7 +20,8 @@ class RefinementState:
 
     ``spread`` is E of ``weights.Weighting``, ``n_effective`` the effective number of parameters
     and ``structure_su``, shape (p_s,), the s.u. of the structure's refined numbers for unit weight, both at
-    the last normal matrix; ``shifts`` those of the last whole cycle.
+    the last normal matrix; ``shifts`` those of the last whole cycle. ``breakdown`` says where
+    numbers broke down and the refinement stopped.
     """
 
     model: HybridModel
@@ -33,5 +34,11 @@ class RefinementState:
     shifts: Shifts | None = None
     history: list[Iteration] = field(default_factory=list)
     status: str = "max_iterations"
+    breakdown: str | None = None
     loss_start: float = 0.0
     started: float = field(default_factory=time.monotonic)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no further stage is to begin: after an interruption or a breakdown."""
+        return self.status == "interrupted" or self.breakdown is not None

@@ -121,7 +121,7 @@ class Result:
     """A finished (or interrupted) refinement.
 
     Attributes:
-        status: "converged", "max_iterations" or "interrupted".
+        status: "converged", "max_iterations" (it ended without) or "interrupted".
         structure: the refined structure, gradient flags set on refined parameters.
         covariance: shape (q, q), of the crystallographic parameters in the order of
             ``structure.parameter_map()`` (ADPs as U*), or None if it could not be had.
@@ -141,6 +141,8 @@ class Result:
         warnings: sentences about parameters that came out unphysical, about the hand, and why a fit
             may be bad.
         absolute_structure: the comparison with the inverse, or None where there was none.
+        breakdown: where numbers broke down, so that the refinement ended there; it is the first of the
+            warnings too.
         start: the starting structure.
         binned: agreement against angle, resolution and intensity.
         rocking_curves: of the strongest and of the worst reflections.
@@ -169,6 +171,7 @@ class Result:
     restraints: RestraintSummary | None = None
     absolute_structure: AbsoluteStructure | None = None
     difference_map: DifferenceMap | None = None
+    breakdown: str | None = None
     start: xray.structure | None = None
     binned: BinnedAgreement | None = None
     rocking_curves: tuple[RockingCurve, ...] = ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,6 +18,7 @@ from dials_hybrid_refine.models.effects import NamedEffect, ScaledAbsorption
 from dials_hybrid_refine.models.hybrid import HybridModel
 from dials_hybrid_refine.models.structure import unphysical_parameters
 from dials_hybrid_refine.refinement.binned_agreement import binned_agreement
+from dials_hybrid_refine.refinement.breakdown import unless_broken
 from dials_hybrid_refine.refinement.convergence import ConvergenceRow
 from dials_hybrid_refine.refinement.dataset import Dataset
 from dials_hybrid_refine.refinement.difference_map import difference_map
@@ -24,7 +26,7 @@ from dials_hybrid_refine.refinement.effect_values import effect_values
 from dials_hybrid_refine.refinement.frame_statistics import FrameStatistics, frame_statistics
 from dials_hybrid_refine.refinement.frames import FrameFilter, Frames, frame_members
 from dials_hybrid_refine.refinement.jacobian import places_of
-from dials_hybrid_refine.refinement.objective import Objective
+from dials_hybrid_refine.refinement.objective import GaussNewton, Objective
 from dials_hybrid_refine.refinement.profile_uncertainty import (
     profile_uncertainty,
     thickness_covariance,
@@ -39,6 +41,11 @@ from dials_hybrid_refine.refinement.result import (
     Timing,
 )
 from dials_hybrid_refine.refinement.rocking_curves import rocking_curves, strongest_and_worst
+from dials_hybrid_refine.refinement.runaways import (
+    runaway_atoms,
+    runaway_profiles,
+    undetermined_parameters,
+)
 from dials_hybrid_refine.refinement.statistics import agreement, merged_agreement
 from dials_hybrid_refine.refinement.weights import Weighting, residual_spread, variances
 
@@ -108,7 +115,8 @@ def _exponential(
         return value, None
     refined = [p for p in model.parameters() if p.requires_grad]
     (column,) = places_of([logarithm], refined)
-    return value, value * float(np.sqrt(max(0.0, covariance[column, column])))
+    variance = float(covariance[column, column])
+    return value, value * max(0.0, variance) ** 0.5 if math.isfinite(variance) else None
 
 
 def _inverse_spacing(structure: xray.structure, hkl: NDArray[np.int64]) -> _Array:
@@ -155,7 +163,11 @@ def summarise(
     final = objective.evaluate()
     used = ~data.held_out & ~state.rejected
     logger.info("Computing standard uncertainties")
-    normal = refinement.gauss_newton(coarse)
+    equations, unknown = unless_broken(
+        "standard uncertainties", lambda: refinement.gauss_newton(coarse)
+    )
+    n_refined = sum(p.numel() for p in objective.parameters())
+    normal = equations or GaussNewton.unknown(n_refined, state.n_effective)
     n_effective = normal.effective_parameters()
     freedom = max(1.0, float(used.sum()) - n_effective)
     reduced_chi_square = final.chi_square / freedom
@@ -176,7 +188,7 @@ def summarise(
         held_out_by="reflections" if data.held_out_stretch is None else "frames",
         frames=_frame_statistics(data, frames, frame_filter, calculated, state.rejected),
         n_rejected=int(state.rejected.sum()),
-        n_parameters=sum(p.numel() for p in objective.parameters()) + len(final.scales),
+        n_parameters=n_refined + len(final.scales),
         n_parameters_structure=model.structure.n_parameters,
         n_parameters_effective=n_effective,
         loss_start=state.loss_start,
@@ -188,16 +200,28 @@ def summarise(
     covariance = normal.covariance().numpy() * reduced_chi_square
     beams = objective.simulator.n_beams
     structure = model.structure.current_structure()
-    warnings = unphysical_parameters(structure)
+    warnings = [state.breakdown] if state.breakdown is not None else []
+    warnings += unknown
+    warnings += undetermined_parameters(model, normal)
+    warnings += runaway_atoms(model.structure.starting_structure(), structure)
+    profiles = _profiles(objective, model, final.scales, of_thickness)
+    warnings += runaway_profiles(model, profiles)
+    warnings += unphysical_parameters(structure)
     if model.absorption is not None:
         warnings += model.absorption.warnings(structure)
     lacking = None
     r_all = statistics.used.r_all
-    if with_difference_map and r_all is not None and state.status != "interrupted":
+    if with_difference_map and r_all is not None and not state.is_over and equations is not None:
         logger.info("Computing the difference map")
         n = model.structure.n_parameters
         hkl, wavelength = observations.hkl[used], data.scans[0].wavelength
-        lacking = difference_map(objective, structure, wavelength, hkl, r_all, covariance[:n, :n])
+        lacking, said = unless_broken(
+            "the difference map",
+            lambda: difference_map(
+                objective, structure, wavelength, hkl, r_all, covariance[:n, :n]
+            ),
+        )
+        warnings += said
     spread = residual_spread(residual, used)
     shown = strongest_and_worst(
         observations.intensity, residual, (integrated > 0) & ~data.held_out, _CURVES
@@ -206,7 +230,7 @@ def summarise(
         status=state.status,
         structure=structure,
         warnings=tuple(warnings),
-        covariance=_structure_covariance(model, covariance),
+        covariance=None if equations is None else _structure_covariance(model, covariance),
         observations=observations,
         held_out=data.held_out,
         rejected=state.rejected,
@@ -216,7 +240,7 @@ def summarise(
         residual=residual / spread,
         statistics=statistics,
         convergence=tuple(convergence),
-        profiles=_profiles(objective, model, final.scales, of_thickness),
+        profiles=profiles,
         history=tuple(state.history),
         timing=Timing(
             setup_s=setup_seconds,
@@ -227,6 +251,7 @@ def summarise(
             n_beams_mean=float(np.mean(beams)),
             n_beams_max=max(beams),
         ),
+        breakdown=state.breakdown,
         absorption=absorption_strength(model, covariance),
         mosaicity=_exponential(model, model.mosaicity.log_width, covariance)
         if model.mosaicity is not None

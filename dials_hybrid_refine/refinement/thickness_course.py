@@ -130,9 +130,10 @@ def coarse_end(
     kept, spread, rejected = None, state.spread, state.rejected
     while True:
         refinement.coarse_stage(coarse(mean), options.schedule.coarse_steps)
-        if state.status == "interrupted":
+        if state.status == "interrupted" or (state.breakdown is not None and kept is None):
             return mean, width
-        if kept is not None and state.spread > kept.spread:
+        if kept is not None and (state.breakdown is not None or state.spread > kept.spread):
+            state.breakdown = None
             kept.restore(model, state)
             return kept.mean, kept.width
         assert state.objective is not None
@@ -222,7 +223,7 @@ def coarse_start(
             starts.append((mean, width))
     others = [name for name in model.state_dict() if not name.startswith("thickness.")]
     unchanged = {name: model.state_dict()[name].clone() for name in others}
-    best, first_spread = None, state.spread
+    best, first_spread, failure = None, state.spread, None
     for mean, width in starts:
         model.load_state_dict(unchanged, strict=False)
         state.rejected, state.spread = np.zeros_like(state.rejected), first_spread
@@ -230,11 +231,17 @@ def coarse_start(
         refinement.coarse_stage(coarse(mean), STEPS_BEFORE_RESCAN, "start")
         if state.status == "interrupted":
             return mean, width
+        if state.breakdown is not None:
+            failure, state.breakdown = state.breakdown, None
+            logger.warning("Starting from %.0f Angstrom fails: %s", mean, failure)
+            continue
         scan = remembered_scan(refinement.journal, model, data, options, coarse)
         if best is None or scan.chi_square.min() < best.chi_square.min():
             best, rejected, spread = scan, state.rejected, state.spread
             refined = {name: model.state_dict()[name].clone() for name in others}
-    assert best is not None
+    if best is None:
+        state.breakdown = failure
+        return mean, width
     model.load_state_dict(refined, strict=False)
     state.rejected, state.spread = rejected, spread
     set_thickness(model, data, options, *best.best)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from dials_hybrid_refine.diffraction.observations import Observations
 from dials_hybrid_refine.diffraction.simulator import Simulator
 from dials_hybrid_refine.models.hybrid import HybridModel
-from dials_hybrid_refine.models.scale import solve_scales
+from dials_hybrid_refine.models.scale import overall_scale, solve_scales
 
 #: share of chi^2 that the best of a range of thicker crystals may leave of that of a thinner range
 _CLEARLY_BETTER = 0.9
@@ -69,6 +69,9 @@ def scan_thickness(
         model: atoms and orientation are taken from it; its thickness is not.
         observations: the data; weights: shape (n,), zero for reflections not used.
         nodes: shape (m,), thicknesses in Angstrom, increasing.
+
+    Raises:
+        ArithmeticError: if no thickness fits the observations at all, saying why.
     """
     node_tensor = torch.from_numpy(nodes)
 
@@ -86,6 +89,7 @@ def scan_thickness(
         parts = by_node + rest[:, None]
 
         means, widths, chi_squares = [], [], []
+        unusable: ArithmeticError | None = None
         intensity = torch.from_numpy(observations.intensity)
         for mean, spacing in zip(nodes, np.gradient(nodes)):
             for relative in (0.15, 0.35):
@@ -96,7 +100,11 @@ def scan_thickness(
                 )
                 design.index_put_((base.observation, base.segment), parts @ weight, accumulate=True)
                 total = design.sum(1)
-                overall = (weights * intensity * total).sum() / (weights * total**2).sum()
+                try:
+                    overall = overall_scale(total, intensity, weights)
+                except ArithmeticError as error:
+                    unusable = error
+                    continue
                 ridge = torch.eye(design.shape[1], dtype=torch.float64) * (2 / overall) ** 2
                 # scales free within a factor of about two of the overall one
                 scales = overall + solve_scales(design, intensity - overall * total, weights, ridge)
@@ -104,6 +112,8 @@ def scan_thickness(
                 means.append(mean)
                 widths.append(width)
                 chi_squares.append(float((weights * residual**2).sum()))
+    if not np.isfinite(chi_squares).all() or not chi_squares:
+        raise unusable or ArithmeticError("the misfit is not finite at any thickness")
     return ThicknessScan(np.array(means), np.array(widths), np.array(chi_squares))
 
 

@@ -34,6 +34,9 @@ def headline(summary: Mapping[str, Any]) -> Headline:
     n_warnings = f"{len(warnings)} warning{'s' if len(warnings) > 1 else ''}"
     if status == "interrupted":
         verdict, sentence = "stopped", f"Interrupted after {steps} steps: not a final result."
+    elif summary["breakdown"] is not None:
+        verdict = "stopped"
+        sentence = f"The numbers broke down after {steps} steps: not a final result, see below."
     elif status != "converged":
         verdict = "doubtful"
         sentence = f"Not converged after {steps} steps: raise refinement.max_cycles."

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import lru_cache
 
+import numpy as np
 import pytest
 import torch
 from examples import (
@@ -301,3 +302,32 @@ def test_an_absurd_structure_is_an_error() -> None:
     models = PhysicalModels(fixed_thickness(300.0), no_rotation)
     with pytest.raises(ArithmeticError, match="absurd"):
         example.simulator()(absurd, models)
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_a_spectrum_that_the_estimate_does_not_see(is_kept: bool) -> None:
+    """Two beams whose strong eigenvector is normal to where the Lanczos iterations begin.
+
+    The estimate is half as wide as the spectrum, 0 to 0.1/Angstrom, and the vectors of the expansion grow
+    exponentially, which is noticed; with rigorous bounds the wave is that of the closed form.
+    """
+    start = 1.5 + torch.cos(torch.arange(2, dtype=torch.float64) * 2.399963)
+    unseen = torch.stack([start[1], -start[0]]) / start.norm()
+    coupling = 0.1 * torch.outer(unseen, unseen)[None]
+    ones = torch.ones(1, 2, 1, dtype=torch.float64)
+    matrices = ScatteringMatrices(coupling, ones, torch.zeros_like(ones))
+    thickness = torch.tensor([[300.0]], dtype=torch.float64)
+
+    def expand(bounds: SpectralBounds) -> tuple[torch.Tensor, float]:
+        coefficients, _ = chebyshev_coefficients(thickness, bounds.half_width, torch.float64)
+        waves, vectors = chebyshev_waves(matrices, bounds, coefficients, 1, is_kept)
+        return waves[:, 0, 0, 0, 0], vectors.growth
+
+    estimate = estimated_bounds(matrices)
+    assert estimate.half_width < 0.03
+    assert not expand(estimate)[1] < 1e6
+    waves, growth = expand(rigorous_bounds(matrices))
+    assert growth < 1.0001
+    # |<1| exp(2 pi i t M) |0>|^2 = 4 u_0^2 u_1^2 sin^2(pi t lambda)
+    expected = 4 * float((unseen[0] * unseen[1]) ** 2) * np.sin(np.pi * 300 * 0.1) ** 2
+    assert float(waves.square().sum()) == pytest.approx(expected, abs=1e-12)
