@@ -123,7 +123,7 @@ NUMBERS = {
     ),
     "windows elsewhere": (
         both(column("phi_start", -29), column("phi_end", -28.5)),
-        [NONE_LEFT, "position outside the window"],
+        ["reflections are left for", "give more data"],
     ),
     "positions nan": (replaced("xyzcal.mm", flex.vec3_double, (NAN, NAN, NAN)), NO_WINDOW),
     "zeta nan": (column("zeta", NAN), [NONE_LEFT, "139 near the rotation axis"]),

@@ -155,16 +155,16 @@ def test_runs_that_share_files_write_each_of_them_whole(files):
 
 
 def test_too_large_a_calculation_is_refused_before_it_begins(files):
-    """All reflections up to 30/Angstrom, 12 million, at many tilts: hundreds of GB with their products."""
+    """All reflections to 12/Angstrom, 0.8 million, at many tilts: hundreds of GB with their products."""
     refused(
-        files, [*RUN, "beams.g_max=100"],
+        files, [*RUN, "beams.g_max=12"],
         "the choice of the beams", "needs", "GB of memory", "are available", "lower beams.g_max",
     )  # fmt: skip
 
 
 def test_memory_that_cannot_be_kept_is_said_before_the_run(files, capsys):
     """Python with torch and DIALS takes half a GB alone; the run ends in the next sentence."""
-    refused(files, [*RUN, "memory=0.5", "thickness.max=1e6", "thickness.node_distance=1e5"])
+    refused(files, [*RUN, "memory=0.5", "thickness.max=1e5", "thickness.node_distance=1e4"])
     said = capsys.readouterr().out
     assert re.search(r"memory=0.5 cannot be kept: .* needs \d\.\d GB\. Give memory=\d", said)
 
