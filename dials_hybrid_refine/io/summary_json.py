@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 
 from cctbx import adptbx
+from dxtbx.model import Experiment
 
 from dials_hybrid_refine import __version__
 from dials_hybrid_refine.io.standard_uncertainties import standard_uncertainties
 from dials_hybrid_refine.io.versions import versions
+from dials_hybrid_refine.refinement.coverage import coverage
 from dials_hybrid_refine.refinement.difference_map import DifferenceMap
 from dials_hybrid_refine.refinement.frame_statistics import FrameStatistics
 from dials_hybrid_refine.refinement.geometry import Geometry
@@ -57,6 +59,32 @@ def input_files(
     return InputFiles(experiments, reflections, structure, digests)
 
 
+def experiment_entry(experiment: Experiment, number: int = 0) -> dict[str, Any]:
+    """What tells crystals and measurements apart: unit cell in Angstrom and degrees, wavelength in
+    Angstrom, first and last angle of the scan in degrees."""
+    return {
+        "experiment": number,
+        "unit_cell": list(experiment.crystal.get_unit_cell().parameters()),
+        "wavelength": experiment.beam.get_wavelength(),
+        "phi_range": list(experiment.scan.get_oscillation_range()),
+    }
+
+
+def failed_summary(reason: str) -> dict[str, Any]:
+    """What there is to say of a run without a result.
+
+    Args:
+        reason: one sentence.
+    """
+    return {
+        "program": "dials.hybrid_refine",
+        "version": __version__,
+        "status": "failed",
+        "reason": reason,
+        "versions": versions(),
+    }
+
+
 def summary(
     result: Result,
     files: InputFiles,
@@ -64,11 +92,13 @@ def summary(
     seed: int,
     geometry: Geometry | None = None,
     parameters: str = "",
+    experiments: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """The summary as plain numbers, strings, lists and dictionaries; never NaN.
 
     Args:
         parameters: PHIL of those that are not at their defaults.
+        experiments: what is known of each (``experiment_entry``).
     """
     statistics, profiles = result.statistics, result.profiles
     absorption, shifts = result.absorption, statistics.shifts
@@ -85,8 +115,10 @@ def summary(
             "structure": files.structure,
             "sha256": dict(files.sha256),
         },
+        "experiments": list(experiments),
         "statistics": {
             **asdict(statistics.used),
+            **asdict(coverage(result.structure, result.observations.hkl)),
             "n_rejected": statistics.n_rejected,
             "n_excluded": dict(n_excluded),
             "n_parameters": statistics.n_parameters,
