@@ -12,7 +12,7 @@ from markupsafe import Markup
 from dials_hybrid_refine.collection.compare import Comparison
 from dials_hybrid_refine.collection.run import NOT_FINISHED, Collection
 from dials_hybrid_refine.report import collection_tables as tables
-from dials_hybrid_refine.report.collection_plots import PANEL as PLOTS
+from dials_hybrid_refine.report.collection_plots import PANEL as COMPARISON
 from dials_hybrid_refine.report.collection_plots import collection_figures
 from dials_hybrid_refine.report.headline import Card, Headline
 from dials_hybrid_refine.report.html_tables import Table, factor
@@ -101,7 +101,7 @@ def collection_page(
                 tables.hand_table(comparison),
             ],
         ),
-        Panel(PLOTS, collection_figures(collection, comparison), []),
+        Panel(COMPARISON, collection_figures(collection, comparison), []),
         Panel(
             "Without results",
             [],

@@ -8,7 +8,7 @@ from dials_hybrid_refine.collection.compare import Comparison
 from dials_hybrid_refine.collection.run import Collection, Run, RunResult
 from dials_hybrid_refine.report.figure import GREY, SERIES, Figure, axis, layout, line, points
 
-PANEL = "Plots"
+PANEL = "Comparison"
 _Members = list[tuple[str, list[tuple[Run, RunResult]], str]]
 
 

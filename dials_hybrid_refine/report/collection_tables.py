@@ -43,7 +43,6 @@ def _run_row(run: Run, result: RunResult, cluster: int, outlier: bool) -> list[s
         _number(result.thickness, ".0f"),
         f"{cluster}",
         _hand(result),
-        f"{result.seconds:.0f}",
         "; ".join(remarks),
     ]
 
@@ -56,7 +55,7 @@ def runs_table(collection: Collection, comparison: Comparison) -> Table:
     ]
     header = [
         "data set", "R_obs, held out", "R_obs", "observed", "complete", "d_min (Å)", "thickness (Å)",
-        "cell", "z of hand", "time (s)", "remarks",
+        "cell", "z of hand", "remarks",
     ]  # fmt: skip
     return Table("runs", "Results", header, rows)
 
@@ -73,8 +72,11 @@ def cluster_table(collection: Collection, comparison: Comparison) -> Table:
                 f"{number}",
                 f"{len(cluster.members)}",
                 *(
-                    f"{value:.3f} ± {spread:.3f}"
-                    for value, spread in zip(cluster.median, cluster.spread)
+                    f"{value:.{digits}f}"
+                    + (f" ± {spread:.{digits}f}" if len(cluster.members) > 1 else "")
+                    for value, spread, digits in zip(
+                        cluster.median, cluster.spread, (3, 3, 3, 2, 2, 2)
+                    )
                 ),
                 ", ".join(groups),
                 f"{factor(factors[0])} to {factor(factors[-1])}" if factors else "–",
