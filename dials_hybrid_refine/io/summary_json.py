@@ -24,6 +24,7 @@ from dials_hybrid_refine.refinement.frame_statistics import FrameStatistics
 from dials_hybrid_refine.refinement.geometry import Geometry
 from dials_hybrid_refine.refinement.result import Result
 from dials_hybrid_refine.refinement.statistics import DEFINITIONS
+from dials_hybrid_refine.refinement.whole_reflections import SliceAgreement
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,7 @@ def summary(
             "n_held_out": statistics.held_out.n_reflections,
             "held_out_by": statistics.held_out_by,
             "frames": _frame_means(statistics.frames),
+            "slices": _slice_statistics(statistics.slices),
             "n_restraints": result.restraints.n_equations if result.restraints else 0,
             "restrained_s": result.restraints.restrained_s if result.restraints else None,
             "loss_start": statistics.loss_start,
@@ -216,6 +218,19 @@ def _effects(result: Result) -> list[dict[str, Any]]:
         }
         for effect in result.effects
     ]
+
+
+def _slice_statistics(slices: SliceAgreement | None) -> dict[str, Any] | None:
+    if slices is None:
+        return None
+    of_used = asdict(slices.used)
+    return {
+        "n_slices": of_used.pop("n_reflections"),
+        **of_used,
+        "n_rejected": slices.n_rejected,
+        "r_obs_held_out": slices.held_out.r_obs,
+        "n_held_out": slices.held_out.n_reflections,
+    }
 
 
 def _frame_means(statistics: FrameStatistics) -> dict[str, Any]:
