@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from libtbx.utils import Sorry
+
 from dials_hybrid_refine.io.output_files import write_atomically
 from dials_hybrid_refine.io.summary_json import as_text, failed_summary
 
@@ -35,6 +37,6 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt):
         return "interrupted before there was a result"
     text = " ".join(str(error).split())
-    if isinstance(error, ValueError) and text:
+    if isinstance(error, (ValueError, Sorry)) and text:
         return text
     return f"unexpected error, {type(error).__name__}: {text}".rstrip(": ")

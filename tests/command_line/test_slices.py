@@ -20,17 +20,26 @@ from dials_hybrid_refine.refinement.held_out import choose_held_out
 
 INPUT = ["sliced.expt", "sliced.refl", "model.cif"]
 SIMULATE = (
-    "small.expt truth.cif d_min=0.8 thickness.mean=300 nproc=1 output.experiments=sliced.expt "
+    "fine.expt truth.cif d_min=0.8 thickness.mean=300 nproc=1 output.experiments=sliced.expt "
     "output.log=None"
 ).split()
+#: of the images, in degrees: windows are 1 degree wide and more
+WIDTH = 0.25
 NOISY = ["slices=True", "noise.poisson=True", "output.reflections=sliced.refl"]
 
 
 @pytest.fixture
 def sliced(simulated, run_in_tmp_path) -> Path:
-    """The working folder with files of INPUT; images are half a degree wide."""
-    for name in ("small.expt", "truth.cif", "model.cif"):
+    """The working folder with files of INPUT."""
+    for name in ("truth.cif", "model.cif"):
         shutil.copy(simulated / name, run_in_tmp_path)
+    content = json.loads((simulated / "small.expt").read_text())
+    (scan,) = content["scan"]
+    n = round(scan["image_range"][1] * scan["oscillation"][1] / WIDTH)
+    scan["image_range"], scan["oscillation"][1] = [1, n], WIDTH
+    for name in ("exposure_time", "epochs"):
+        scan[name] = [0.0] * n
+    Path("fine.expt").write_text(json.dumps(content))
     hybrid_simulate.run([*SIMULATE, *NOISY])
     return run_in_tmp_path
 
@@ -49,15 +58,17 @@ def test_slices_are_read_with_the_windows_of_their_images(sliced):
     _, slices = observations_of("slices")
     number = np.searchsorted(whole.row, slices.row)
     assert (whole.row[number] == slices.row).all()
-    assert slices.phi_end - slices.phi_start == pytest.approx(np.full(len(slices), 0.5))
-    edges = slices.phi_start / 0.5
+    assert slices.phi_end - slices.phi_start == pytest.approx(np.full(len(slices), WIDTH))
+    edges = slices.phi_start / WIDTH
     assert edges == pytest.approx(edges.round())
     # they cover the window of the reflection, once
     covered = np.bincount(number, weights=slices.phi_end - slices.phi_start)
     assert covered == pytest.approx(whole.phi_end - whole.phi_start)
-    assert np.bincount(number).min() >= 2
+    assert np.bincount(number).min() >= 4
     # single precision of the pixels
-    assert np.bincount(number, weights=slices.intensity) == pytest.approx(whole.intensity, rel=1e-5)
+    assert np.bincount(number, weights=slices.intensity) == pytest.approx(
+        whole.intensity, rel=1e-5, abs=1e-3
+    )
     assert (slices.phi == whole.phi[number]).all() and (slices.hkl == whole.hkl[number]).all()
     assert slices.sigma.min() >= 1
 
@@ -76,16 +87,17 @@ def test_parts_of_the_simulated_intensity_add_up(sliced):
     hybrid_simulate.run([*SIMULATE, "slices=True", "output.reflections=sliced.refl"])
     table, slices = observations_of("slices")
     value, variance = (numpy(table[f"intensity.sum.{n}"]) for n in ("value", "variance"))
-    total = np.bincount(slices.row, weights=slices.intensity, minlength=len(table))
-    assert total == pytest.approx(value, rel=1e-5, abs=1e-3)
     assert value.mean() == pytest.approx(1000)  # the counts that are asked for
-    assert variance == pytest.approx(np.maximum(value + 20, 1), rel=0.05, abs=4)
+    total = np.bincount(slices.row, weights=slices.intensity, minlength=len(table))
+    read = np.unique(slices.row)
+    assert total[read] == pytest.approx(value[read], rel=1e-5, abs=1e-3)
+    assert variance == pytest.approx(value + 20, abs=1)  # at least 1 for each image
     # the rocking curve is highest in the image in which the reflection passes
     strong = np.flatnonzero(value > 2000)
     for row in strong:
         own = slices.row == row
         peak = np.flatnonzero(own)[np.argmax(slices.intensity[own])]
-        assert abs((slices.phi_start + slices.phi_end)[peak] / 2 - slices.phi[peak]) < 0.75
+        assert abs((slices.phi_start + slices.phi_end)[peak] / 2 - slices.phi[peak]) < 2 * WIDTH
     assert len(strong) > 5
 
 
@@ -93,7 +105,7 @@ def test_parts_of_the_simulated_intensity_add_up(sliced):
 def test_refinement_against_slices(sliced, by):
     """Whole reflections are what is reported, and they fit as well as counting statistics allow.
 
-    1000 counts on average: amplitudes are good to 2 %, those of slices to 3 %.
+    1000 counts on average: amplitudes are good to 2 %, those of slices, a sixth of it each, to 5 %.
     """
     hybrid_refine.run(
         [*INPUT, *FAST, "intensity=slices", f"held_out.by={by}", "held_out.frame_width=2"]
@@ -103,8 +115,8 @@ def test_refinement_against_slices(sliced, by):
     total = statistics["n_reflections"] + statistics["n_held_out"] + statistics["n_rejected"]
     table, whole = observations_of("sum")
     assert total == len(whole)
-    assert slices["n_slices"] + slices["n_held_out"] + slices["n_rejected"] > 2 * total
-    assert statistics["r_obs"] < 0.03 and slices["r_obs"] < 0.05
+    assert slices["n_slices"] + slices["n_held_out"] + slices["n_rejected"] > 4 * total
+    assert statistics["r_obs"] < 0.03 and slices["r_obs"] < 0.07
     refined = flex.reflection_table.from_file("hybrid_refined.refl")
     status = numpy(refined["hybrid_refine.status"])
     used = status == STATUS["used"]
