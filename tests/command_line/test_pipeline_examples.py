@@ -47,7 +47,7 @@ def run_script(name: str, *arguments: object, **variables: str) -> subprocess.Co
         env=variables,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )  # fmt: skip
 
 
