@@ -38,6 +38,7 @@ import iotbx.phil
 from dials.util import show_mail_handle_errors
 from smtbx.refinement.constraints import InvalidConstraint
 
+from dials_hybrid_refine.command_line.failure_note import noted_failure
 from dials_hybrid_refine.command_line.refine_checkpoint import begin_journal, end_journal
 from dials_hybrid_refine.command_line.refine_data_checks import check_data, with_data_checks
 from dials_hybrid_refine.command_line.refine_files import check_formats
@@ -109,6 +110,7 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
             "dials.hybrid_refine",
             lambda files, inputs: check_output(files, inputs, checkpoint.file),
         )
+        held.enter_context(noted_failure(command.params.output.json))
         warn_of_broken(plugins)
         data = read_input(command)
         check_formats(command.params, data.model)

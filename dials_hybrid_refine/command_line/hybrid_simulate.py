@@ -46,6 +46,7 @@ from dials_hybrid_refine.io.experiments import scan_geometry
 from dials_hybrid_refine.io.output_files import write_atomically
 from dials_hybrid_refine.io.predictions import delta_m_of, predict, windows_of, with_intensities
 from dials_hybrid_refine.io.reflection_file import write_reflections
+from dials_hybrid_refine.io.simulated_slices import add_shoeboxes, on_whole_images
 from dials_hybrid_refine.io.structure import read_structure
 from dials_hybrid_refine.io.symmetry import check_compatible
 from dials_hybrid_refine.models.choose import AbsorptionOptions, absorption_model
@@ -112,6 +113,10 @@ beams {
     .help = "Degrees between the orientations that sample rocking curves. Auto: from resolution"
             "and thickness."
 }
+slices = False
+  .type = bool
+  .help = "The intensity of each image too, as pixels in the column shoebox (for intensity=slices of"
+          "dials.hybrid_refine). Windows are whole images then."
 mean_intensity = 1000
   .type = float(value_min=1e-6, value_max=1e20)
   .help = "The intensities are scaled to this mean, in counts."
@@ -166,6 +171,17 @@ def _observed(
     return counts - noise.background, np.maximum(counts, 1) + noise.background
 
 
+def _observed_slices(
+    expected: NDArray[np.float64], reflection: NDArray[np.int64], noise: Any, seed: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Counts and background on each image; the background of a reflection is spread over its images."""
+    background = noise.background / np.bincount(reflection)[reflection]
+    counts = expected + background
+    if noise.poisson:
+        counts = np.random.default_rng(seed).poisson(counts).astype(float)
+    return counts, background
+
+
 @show_mail_handle_errors()
 def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
     """Run the program with command-line arguments (default: those of the process)."""
@@ -216,6 +232,9 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
             None if value is libtbx.Auto else value
             for value in (params.beams.g_max, params.beams.tilt_step)
         )
+        pieces = observations
+        if params.slices:
+            observations, pieces = on_whole_images(observations, experiment)
         selection = fine_selection(
             1 / params.d_min,
             max(params.thickness.mean) + 2 * params.thickness.std,
@@ -226,7 +245,7 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
         logger.info("Simulating %d reflections to d_min %g", len(table), params.d_min)
         fractions = simulate_intensities(
             scan,
-            observations,
+            pieces,
             model.structure,
             thickness,
             absorption,
@@ -242,9 +261,18 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
                 f"{cif}: the structure diffracts nothing to d_min={params.d_min:g} Angstrom: correct its "
                 "occupancies and displacement parameters"
             )
-        scale = params.mean_intensity / fractions.mean()
+        scale = params.mean_intensity / (fractions.sum() / len(observations))
         logger.info("Scale: %.6g counts per incident electron and degree", scale)
-        intensity, variance = _observed(scale * fractions, params.noise, params.seed)
+        expected = scale * fractions
+        if params.slices:
+            counts, under = _observed_slices(expected, pieces.row, params.noise, params.seed)
+            add_shoeboxes(table, pieces, counts, under, experiment)
+            intensity, variance = (
+                np.bincount(pieces.row, weights=of_image).astype(float)
+                for of_image in (counts - under, np.maximum(counts, 1))
+            )
+        else:
+            intensity, variance = _observed(expected, params.noise, params.seed)
         if params.output.experiments is not None:
             logger.info("Saving the experiments to %s", params.output.experiments)
             experiments = ExperimentList([experiment])

@@ -31,13 +31,14 @@ from dials_hybrid_refine.io.output_files import TEXT, check_folder, check_output
 from dials_hybrid_refine.io.refined_experiments import follow_hand, with_orientation_correction
 from dials_hybrid_refine.io.refined_reflections import with_calculated
 from dials_hybrid_refine.io.reflection_file import write_reflections
-from dials_hybrid_refine.io.summary_json import as_text, summary
+from dials_hybrid_refine.io.summary_json import as_text, experiment_entry, summary
 from dials_hybrid_refine.io.versions import described_origin
 from dials_hybrid_refine.models.refined_flags import in_effect
 from dials_hybrid_refine.refinement.geometry import Geometry, cell_covariance, structure_geometry
 from dials_hybrid_refine.refinement.options import RefinementOptions
 from dials_hybrid_refine.refinement.result import Result
-from dials_hybrid_refine.report.html_report import ReportContext, plotly_javascript
+from dials_hybrid_refine.report.html_report import ReportContext
+from dials_hybrid_refine.report.page import plotly_javascript
 from dials_hybrid_refine.report.write_report import ReportFiles, report_writers, write_plot_files
 
 logger = logging.getLogger("dials.hybrid_refine")
@@ -121,7 +122,13 @@ def write_output(
     params = command.params
     output = params.output
     content = summary(
-        result, data.files, data.exclusion.counts, params.seed, geometry, command.changed
+        result,
+        data.files,
+        data.exclusion.counts,
+        params.seed,
+        geometry,
+        command.changed,
+        [experiment_entry(data.experiment)],
     )
     report = ReportFiles(output.html, output.plots_json, output.plots, output.plots_format)
     date = datetime.now().strftime("%Y-%m-%d %H:%M")

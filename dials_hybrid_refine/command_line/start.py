@@ -14,7 +14,7 @@ from dials.util.version import dials_version
 from libtbx.utils import Sorry
 
 from dials_hybrid_refine import __version__
-from dials_hybrid_refine.io.command_input import CommandInput
+from dials_hybrid_refine.io.command_input import Parameters
 from dials_hybrid_refine.io.output_files import check_outputs
 
 #: a level above that of any message
@@ -36,7 +36,7 @@ def check_output_files(output: Any, inputs: Sequence[str] = ()) -> None:
 
 
 def start(
-    command: CommandInput,
+    command: Parameters,
     program: str,
     check: Callable[[Any, Sequence[str]], None] = check_output_files,
 ) -> None:
@@ -49,8 +49,7 @@ def start(
     Raises:
         ValueError: for a file that cannot be written.
     """
-    inputs = (*command.experiments, *command.reflections, *command.structures)
-    check(command.params.output, inputs)
+    check(command.params.output, command.inputs)
     raising, logging.raiseExceptions = logging.raiseExceptions, False
     try:  # it writes a first line
         log.config(verbosity=command.verbosity, logfile=command.params.output.log)

@@ -22,7 +22,8 @@ class Observations:
             applied) and its standard uncertainty, in counts.
         unique_index: shape (n,), the same for reflections equivalent in the Laue group of the
             structure.
-        row: shape (n,), row in the table the observation came from.
+        row: shape (n,), row in the table the observation came from; observations of one experiment and
+            row are slices of one reflection, each recorded on another image.
     """
 
     experiment: NDArray[np.int64]

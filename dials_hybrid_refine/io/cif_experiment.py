@@ -82,7 +82,7 @@ class Measurement:
         wavelength: in Angstrom.
         cell: as DIALS refined it or, where it has no s.u. of it, as the model's file states it; or None.
         phi_range: first and last angle of the scan in degrees. image_width: in degrees.
-        intensity: "profile" or "sum".
+        intensity: "profile", "sum" or "slices".
         n_excluded: reflections left out before the refinement, by reason.
         steps: orientations in each intensity of data recorded in steps; None: continuous rotation.
         reduction: the program that has integrated the data.
@@ -177,7 +177,11 @@ def measurement_items(result: Result, measurement: Measurement) -> dict[str, str
     """Radiation, rotation, and what was measured; "?" for what only the author knows."""
     wavelength = measurement.wavelength
     first, last = measurement.phi_range
-    intensity = {"profile": "profile-fitted", "sum": "summed"}[measurement.intensity]
+    intensity = {
+        "profile": "profile-fitted",
+        "sum": "summed",
+        "slices": "summed image by image",
+    }[measurement.intensity]
     kind = "continuous rotation" if measurement.steps is None else "rotation in steps"
     method = (
         f"{kind} from {first:g} to {last:g} degrees in images of "

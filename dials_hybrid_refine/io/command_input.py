@@ -41,18 +41,31 @@ input {
 
 
 @dataclass(frozen=True)
-class CommandInput:
-    """Parameters and the names of the input files.
-
-    ``params`` is the PHIL extract, ``changed`` the parameters that differ from their defaults.
-    """
+class Parameters:
+    """``params`` is the PHIL extract, ``changed`` the parameters that differ from their defaults."""
 
     params: Any
     verbosity: int
     changed: str
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Files that are read, which no output may replace."""
+        return ()
+
+
+@dataclass(frozen=True)
+class CommandInput(Parameters):
+    """Parameters and the names of the input files."""
+
     experiments: tuple[str, ...]
     reflections: tuple[str, ...]
     structures: tuple[str, ...]
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Files that are read, which no output may replace."""
+        return (*self.experiments, *self.reflections, *self.structures)
 
 
 class Parser(ArgumentParser):
@@ -62,13 +75,13 @@ class Parser(ArgumentParser):
         raise ValueError(message)
 
 
-def parse_command_line(
+def parse_arguments(
     scope: libtbx.phil.scope, usage: str, epilog: str, args: Sequence[str]
-) -> CommandInput:
-    """Parse arguments; file names are sorted by suffix (anything unknown is a structure).
+) -> tuple[Parameters, list[str]]:
+    """Parameters, and the arguments that are none: names of files.
 
     Raises:
-        ValueError: for an unknown parameter, a value of the wrong type or a missing file.
+        ValueError: for an unknown parameter or option, or a value of the wrong type.
         SystemExit: after -h, -c and the like.
     """
     parser = Parser(usage=usage, phil=scope, epilog=epilog)
@@ -87,29 +100,44 @@ def parse_command_line(
         raise ValueError(f"the arguments are not understood: {error.code}") from error
     _choose_none(params, scope)
     _check_values(params, scope)
+    for argument in unhandled:
+        if "=" in argument and not Path(argument).exists():
+            raise ValueError(_explain_parameter(argument, scope))
+        if argument.startswith("-"):
+            raise ValueError(f"the option {argument} is unknown: -h lists the options")
+    return Parameters(params, options.verbose, parser.diff_phil.as_str()), unhandled
+
+
+def parse_command_line(
+    scope: libtbx.phil.scope, usage: str, epilog: str, args: Sequence[str]
+) -> CommandInput:
+    """Parse arguments; file names are sorted by suffix (anything unknown is a structure).
+
+    Raises:
+        ValueError: as ``parse_arguments``, and for a missing file.
+        SystemExit: after -h, -c and the like.
+    """
+    given, names = parse_arguments(scope, usage, epilog, args)
+    params = given.params
     files: dict[str, list[str]] = {
         "experiments": [name for name in params.input.experiments if name],
         "reflections": [name for name in params.input.reflections if name],
         "structures": [params.input.structure] if getattr(params.input, "structure", None) else [],
     }
-    for argument in unhandled:
-        if "=" in argument and not Path(argument).exists():
-            raise ValueError(_explain_parameter(argument, scope))
+    for argument in names:
         suffix = Path(argument).suffix.lower()
         if suffix in _EXPERIMENT_SUFFIXES:
             files["experiments"].append(argument)
         elif suffix in _REFLECTION_SUFFIXES:
             files["reflections"].append(argument)
-        elif argument.startswith("-"):
-            raise ValueError(f"the option {argument} is unknown: -h lists the options")
         else:
             files["structures"].append(argument)
     for name in (name for names in files.values() for name in names):
         _check_file(name)
     return CommandInput(
         params=params,
-        verbosity=options.verbose,
-        changed=parser.diff_phil.as_str(),
+        verbosity=given.verbosity,
+        changed=given.changed,
         experiments=tuple(files["experiments"]),
         reflections=tuple(files["reflections"]),
         structures=tuple(files["structures"]),

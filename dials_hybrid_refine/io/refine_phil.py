@@ -19,9 +19,10 @@ d_min = None
 d_max = None
   .type = float(value_min=0)
   .help = "Reflections with a larger spacing (Angstrom) are not used."
-intensity = *profile sum
+intensity = *profile sum slices
   .type = choice
-  .help = "Profile-fitted or summed intensities. Each has its own window of rotation."
+  .help = "Profile-fitted or summed intensities, each with its own window of rotation, or slices: the"
+          "summed intensity of each image, with the window of that image."
 reflections {
   min_zeta = 0.05
     .type = float(value_min=0, value_max=1)

@@ -6,7 +6,7 @@ applied, because both are kinematical corrections of what the simulation compute
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from dxtbx.model import Experiment
 
 from dials_hybrid_refine.diffraction.observations import Observations
 from dials_hybrid_refine.diffraction.scan import ScanGeometry
+from dials_hybrid_refine.io.frame_slices import read_slices
 from dials_hybrid_refine.io.reflection_checks import check_types
 
 
@@ -24,7 +25,7 @@ class ReflectionFilter:
     """Which reflections are refined against.
 
     Attributes:
-        intensity: "profile" or "sum".
+        intensity: "profile", "sum" or "slices": sums of single images.
         min_zeta: reflections with |zeta| below pass the Ewald sphere too slowly.
         max_window: widest window of rotation in degrees.
         min_partiality: smallest recorded share of the reflection.
@@ -66,6 +67,7 @@ _COLUMNS = {
     "profile": ("intensity.prf.value", "intensity.prf.variance", "integrated_prf"),
     "sum": ("intensity.sum.value", "intensity.sum.variance", "integrated_sum"),
 }
+_COLUMNS["slices"] = _COLUMNS["sum"]
 
 
 def _numpy(column: object) -> NDArray:
@@ -102,7 +104,7 @@ def check_columns(table: flex.reflection_table, intensity: str) -> None:
         )
     value, variance, _ = _COLUMNS[intensity]
     if value not in table or variance not in table:
-        other = "sum" if intensity == "profile" else "profile"
+        other = "profile" if intensity == "sum" else "sum"
         raise ValueError(
             f"the reflection file has no column {value if value not in table else variance}: "
             f"use intensity={other} or integrate with the wanted kind of intensity"
@@ -149,6 +151,35 @@ def _delta_m(experiment: Experiment, phi: NDArray[np.float64]) -> NDArray[np.flo
     return np.asarray(values["n_sigma"] * sigma_m[image])
 
 
+def _angles(experiment: Experiment, z: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Rotation angles in degrees of the edges of images, as in ``bbox``."""
+    start, width = experiment.scan.get_oscillation()
+    return np.asarray(start + width * (z - experiment.scan.get_array_range()[0]))
+
+
+def _sliced(
+    observations: Observations, table: flex.reflection_table, experiment: Experiment
+) -> Observations:
+    """An observation for each image of each reflection, with the window of that image.
+
+    Raises:
+        ValueError: if the table has no slices, or none that is valid.
+    """
+    slices = read_slices(table.select(flex.size_t(observations.row.tolist())))
+    if len(slices.z) == 0:
+        raise ValueError(
+            "no image of any reflection has a valid intensity: integrate again, or use intensity=sum"
+        )
+    edges = _angles(experiment, np.stack([slices.z, slices.z + 1], axis=1))
+    return replace(
+        observations.select(slices.reflection),
+        phi_start=edges.min(axis=1),
+        phi_end=edges.max(axis=1),
+        intensity=slices.intensity,
+        sigma=np.sqrt(slices.variance),
+    )
+
+
 def _windows(
     table: flex.reflection_table, experiment: Experiment, intensity: str, zeta: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
@@ -162,11 +193,8 @@ def _windows(
         )
         return phi, start, end
     phi = np.degrees(_numpy(table["xyzcal.mm"])[:, 2])
-    if intensity == "sum" and "bbox" in table:
-        bbox = _numpy(table["bbox"])
-        oscillation = experiment.scan.get_oscillation()
-        first = experiment.scan.get_array_range()[0]
-        edges = oscillation[0] + oscillation[1] * (bbox[:, 4:6] - first)
+    if intensity in ("sum", "slices") and "bbox" in table:
+        edges = _angles(experiment, _numpy(table["bbox"])[:, 4:6])
         return phi, edges.min(axis=1), edges.max(axis=1)
     delta = _delta_m(experiment, phi)
     if delta is None:
@@ -273,6 +301,11 @@ def read_observations(
         unique_index=np.zeros(len(chosen), dtype=np.int64),
         row=chosen,
     )
+    if selection.intensity == "slices":
+        observations = _sliced(observations, table, experiment)
+        without = np.setdiff1d(chosen, observations.row)
+        if len(without):
+            rows["no valid image"] = without
     return observations, Exclusion(rows)
 
 

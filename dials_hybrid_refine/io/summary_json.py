@@ -13,15 +13,18 @@ from typing import Any
 import numpy as np
 
 from cctbx import adptbx
+from dxtbx.model import Experiment
 
 from dials_hybrid_refine import __version__
 from dials_hybrid_refine.io.standard_uncertainties import standard_uncertainties
 from dials_hybrid_refine.io.versions import versions
+from dials_hybrid_refine.refinement.coverage import coverage
 from dials_hybrid_refine.refinement.difference_map import DifferenceMap
 from dials_hybrid_refine.refinement.frame_statistics import FrameStatistics
 from dials_hybrid_refine.refinement.geometry import Geometry
 from dials_hybrid_refine.refinement.result import Result
 from dials_hybrid_refine.refinement.statistics import DEFINITIONS
+from dials_hybrid_refine.refinement.whole_reflections import SliceAgreement
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,32 @@ def input_files(
     return InputFiles(experiments, reflections, structure, digests)
 
 
+def experiment_entry(experiment: Experiment, number: int = 0) -> dict[str, Any]:
+    """What tells crystals and measurements apart: unit cell in Angstrom and degrees, wavelength in
+    Angstrom, first and last angle of the scan in degrees."""
+    return {
+        "experiment": number,
+        "unit_cell": list(experiment.crystal.get_unit_cell().parameters()),
+        "wavelength": experiment.beam.get_wavelength(),
+        "phi_range": list(experiment.scan.get_oscillation_range()),
+    }
+
+
+def failed_summary(reason: str) -> dict[str, Any]:
+    """What there is to say of a run without a result.
+
+    Args:
+        reason: one sentence.
+    """
+    return {
+        "program": "dials.hybrid_refine",
+        "version": __version__,
+        "status": "failed",
+        "reason": reason,
+        "versions": versions(),
+    }
+
+
 def summary(
     result: Result,
     files: InputFiles,
@@ -64,11 +93,13 @@ def summary(
     seed: int,
     geometry: Geometry | None = None,
     parameters: str = "",
+    experiments: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """The summary as plain numbers, strings, lists and dictionaries; never NaN.
 
     Args:
         parameters: PHIL of those that are not at their defaults.
+        experiments: what is known of each (``experiment_entry``).
     """
     statistics, profiles = result.statistics, result.profiles
     absorption, shifts = result.absorption, statistics.shifts
@@ -85,8 +116,10 @@ def summary(
             "structure": files.structure,
             "sha256": dict(files.sha256),
         },
+        "experiments": list(experiments),
         "statistics": {
             **asdict(statistics.used),
+            **asdict(coverage(result.structure, result.observations.hkl)),
             "n_rejected": statistics.n_rejected,
             "n_excluded": dict(n_excluded),
             "n_parameters": statistics.n_parameters,
@@ -98,6 +131,7 @@ def summary(
             "n_held_out": statistics.held_out.n_reflections,
             "held_out_by": statistics.held_out_by,
             "frames": _frame_means(statistics.frames),
+            "slices": _slice_statistics(statistics.slices),
             "n_restraints": result.restraints.n_equations if result.restraints else 0,
             "restrained_s": result.restraints.restrained_s if result.restraints else None,
             "loss_start": statistics.loss_start,
@@ -184,6 +218,19 @@ def _effects(result: Result) -> list[dict[str, Any]]:
         }
         for effect in result.effects
     ]
+
+
+def _slice_statistics(slices: SliceAgreement | None) -> dict[str, Any] | None:
+    if slices is None:
+        return None
+    of_used = asdict(slices.used)
+    return {
+        "n_slices": of_used.pop("n_reflections"),
+        **of_used,
+        "n_rejected": slices.n_rejected,
+        "r_obs_held_out": slices.held_out.r_obs,
+        "n_held_out": slices.held_out.n_reflections,
+    }
 
 
 def _frame_means(statistics: FrameStatistics) -> dict[str, Any]:

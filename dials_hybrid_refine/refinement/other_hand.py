@@ -29,6 +29,7 @@ from dials_hybrid_refine.refinement.statistics import (
     agreement,
     amplitude_change,
 )
+from dials_hybrid_refine.refinement.whole_reflections import Judged, whole_reflections
 
 _Array = NDArray[np.float64]
 
@@ -141,21 +142,30 @@ class HandTest:
         calculated = self._data.comparable(final.calculated.numpy(), self._instability)
         return _Fit(refinement, calculated, final.loss)
 
-    def _agreement(self, fit: _Fit, mask: NDArray[np.bool_]) -> Agreement:
-        data = self._data.observations
-        return agreement(data.intensity[mask], data.sigma[mask], fit.calculated[mask])
-
     def _compare(self, given: _Fit, inverted: _Fit, seconds: float) -> AbsoluteStructure:
-        held_out = self._data.held_out
-        used = ~held_out & ~self._given.state.rejected
-        fits = (given, inverted)
-        first, second = (self._agreement(fit, used) for fit in fits)
-        aside, aside_inverted = (self._agreement(fit, held_out) for fit in fits)
-        data = self._data.observations
+        # slices of one reflection have no votes of their own: what the model lacks is in all of them
+        whole, other = (
+            whole_reflections(
+                Judged(
+                    self._data.observations,
+                    fit.calculated,
+                    fit.calculated,
+                    self._data.held_out,
+                    self._given.state.rejected,
+                )
+            )
+            for fit in (given, inverted)
+        )
+        data, held_out = whole.observations, whole.held_out
+
+        def agreement_of(fit: Judged, mask: NDArray[np.bool_]) -> Agreement:
+            return agreement(data.intensity[mask], data.sigma[mask], fit.calculated[mask])
 
         def compared(mask: NDArray[np.bool_]) -> Votes:
-            return votes(data.intensity[mask], given.calculated[mask], inverted.calculated[mask])
+            return votes(data.intensity[mask], whole.calculated[mask], other.calculated[mask])
 
+        first, second = (agreement_of(fit, whole.used) for fit in (whole, other))
+        aside, aside_inverted = (agreement_of(fit, held_out) for fit in (whole, other))
         found = compared(~held_out & (data.intensity > OBSERVED_LIMIT * data.sigma))
         return AbsoluteStructure(
             z_score=found.z_score,

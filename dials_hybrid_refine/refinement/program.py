@@ -64,6 +64,7 @@ from dials_hybrid_refine.refinement.thickness_course import (
     remembered_scan,
     trim_thickness,
 )
+from dials_hybrid_refine.refinement.whole_reflections import whole_windows
 
 logger = logging.getLogger("dials.hybrid_refine.program")
 
@@ -225,7 +226,7 @@ def _questions(
 ) -> tuple[str, ...]:
     """Why the fit may be bad, if it is."""
     used = ~result.held_out & ~result.rejected
-    observations = data.observations
+    observations = result.observations
     observed = used & (observations.intensity > OBSERVED_LIMIT * observations.sigma)
     intensity, sigma = observations.intensity[observed], observations.sigma[observed]
     if result.status == "interrupted" or not is_poor(
@@ -285,8 +286,9 @@ def _set_aside(
     if options.held_out_by == "reflections":
         held_out = choose_held_out(observations.unique_index, fraction, seed)
         return Dataset(scans, observations, held_out)
-    # by the window's middle, so that all intensities of one frame's range stay together
-    middle = (observations.phi_start + observations.phi_end) / 2
+    # by the window's middle, so that all intensities of one frame's range stay together, and all slices
+    start, end = whole_windows(observations)
+    middle = (start + end) / 2
     stretch = scan_stretches(
         observations.experiment, middle, [scan.phi_range for scan in scans], options.held_out_width
     )

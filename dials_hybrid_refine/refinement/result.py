@@ -21,6 +21,7 @@ from dials_hybrid_refine.refinement.restraint_summary import RestraintSummary
 from dials_hybrid_refine.refinement.rocking_curves import RockingCurve
 from dials_hybrid_refine.refinement.shifts import Shifts
 from dials_hybrid_refine.refinement.statistics import Agreement, MergedAgreement
+from dials_hybrid_refine.refinement.whole_reflections import SliceAgreement
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Statistics:
     ``loss_final`` are weighted sums of squares with E = 1 (``weights.Weighting``), which is
     estimated anew on the way. The first is of the coarse calculation before outliers are rejected.
     ``held_out_by``: "reflections" or "frames". ``shifts``: of the last cycle, None if there was none.
+    ``slices``: of data in slices, of which all others are sums; ``used.gof`` is that of the slices then.
     """
 
     used: Agreement
@@ -62,6 +64,7 @@ class Statistics:
     loss_final: float
     n_iterations: int
     shifts: Shifts | None
+    slices: SliceAgreement | None = None
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,7 @@ class Result:
         structure: the refined structure, gradient flags set on refined parameters.
         covariance: shape (q, q), of the crystallographic parameters in the order of
             ``structure.parameter_map()`` (ADPs as U*), or None if it could not be had.
-        observations: all that passed the filter; held_out, rejected: masks (n,).
+        observations: all that passed the filter, whole reflections; held_out, rejected: masks (n,).
         calculated: shape (n,), on the scale of the observed intensities; stretches of the scan
             that are held out each have a scale of their own.
         scale: shape (n,), effective scale of each reflection (calculated intensity over

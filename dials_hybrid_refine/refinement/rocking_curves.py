@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dials_hybrid_refine.diffraction.observations import Observations
 from dials_hybrid_refine.diffraction.simulator import Simulator
 from dials_hybrid_refine.models.hybrid import HybridModel
 
@@ -23,12 +24,15 @@ class RockingCurve:
         phi: shape (n,), degrees, increasing: the simulated tilts, which reach beyond the window.
         intensity: shape (n,), counts per degree; its integral over the window is the calculated
             intensity, but for the tails where the beam is far from the Ewald sphere (0 here).
+        slices: shape (k, 3), first and last angle in degrees and observed intensity in counts of each
+            slice; k = 0 for data that hold whole reflections.
     """
 
     observation: int
     kind: str
     phi: NDArray[np.float64]
     intensity: NDArray[np.float64]
+    slices: NDArray[np.float64]
 
 
 def strongest_and_worst(
@@ -60,33 +64,46 @@ def strongest_and_worst(
 def rocking_curves(
     simulator: Simulator,
     model: HybridModel,
+    observations: Observations,
+    reflection: NDArray[np.int64],
     scale: NDArray[np.float64],
     chosen: Mapping[int, str],
 ) -> tuple[RockingCurve, ...]:
-    """The curves of chosen observations, for one evaluation of the simulation.
+    """The curves of chosen reflections, for one evaluation of the simulation.
 
     Args:
-        scale: shape (n,), counts per fraction of the incident beam and degree.
-        chosen: index of the observation -> kind.
+        observations: n, of the simulator. reflection: shape (n,), whose slice each is.
+        scale: shape (m,) of reflections, counts per fraction of the incident beam and degree.
+        chosen: index of the reflection -> kind.
 
     Returns:
-        One for each chosen observation that has a beam on in its window.
+        One for each chosen reflection that has a beam on in its window.
     """
     with torch.no_grad():
         curves = simulator.rocking_curves(model.atoms(), model.physical_models())
     wanted = torch.tensor(list(chosen), dtype=torch.int64)
+    owner = torch.from_numpy(reflection)
     pieces: dict[int, list[tuple[NDArray, NDArray]]] = {i: [] for i in chosen}
     for batch, curve in zip(simulator.batches, curves):
-        for pair in torch.isin(batch.pair_observation, wanted).nonzero()[:, 0].tolist():
+        for pair in torch.isin(owner[batch.pair_observation], wanted).nonzero()[:, 0].tolist():
             block, row = int(batch.pair_block[pair]), int(batch.pair_row[pair])
             phi = batch.phi[block].numpy()
             values = curve[block, row].detach().cpu().double().numpy()
-            pieces[int(batch.pair_observation[pair])].append((phi, values))
+            pieces[int(owner[batch.pair_observation[pair]])].append((phi, values))
     result = []
     for i, found in pieces.items():
         if found:
             # a block that two segments of the scan share comes twice
             phi, first = np.unique(np.concatenate([p for p, _ in found]), return_index=True)
             values = np.concatenate([v for _, v in found])[first]
-            result.append(RockingCurve(i, chosen[i], phi, values * scale[i]))
+            slices = _slices_of(observations.select(reflection == i))
+            result.append(RockingCurve(i, chosen[i], phi, values * scale[i], slices))
     return tuple(result)
+
+
+def _slices_of(observations: Observations) -> NDArray[np.float64]:
+    """Windows and intensities (k, 3) of the slices of one reflection, by angle; none of a whole one."""
+    order = np.argsort(observations.phi_start)[: len(observations) if len(observations) > 1 else 0]
+    return np.stack([observations.phi_start, observations.phi_end, observations.intensity], axis=1)[
+        order
+    ]

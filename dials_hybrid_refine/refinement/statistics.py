@@ -34,6 +34,9 @@ DEFINITIONS = {
     "r_obs_held_out": "R_obs over reflections that were never used in the refinement (all "
     "symmetry mates together, or all of a stretch of the scan, which then gets one scale of its "
     "own fitted to it with the weights of the loss) and never tested as outliers",
+    "slices": "of data in slices all R factors are those of whole reflections, sums over the slices "
+    "that are not rejected, and GooF that of the slices; R factors of the slices themselves are "
+    "stated beside them",
     "r_obs_mean": "mean R_obs of frames = unweighted mean, over virtual frames with observed "
     "reflections, of sum |F_o - sqrt(s) F_c| / sum F_o over the frame's reflections with "
     "I > 3 sigma(I), rejected ones included and held-out ones not; each frame has one scale "

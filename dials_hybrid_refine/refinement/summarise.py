@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from cctbx import xray
 
 from dials_hybrid_refine.diffraction.beams import BeamSelection
 from dials_hybrid_refine.diffraction.propagation import PropagationSettings
+from dials_hybrid_refine.diffraction.scan import ScanGeometry
 from dials_hybrid_refine.models.effects import NamedEffect, ScaledAbsorption
 from dials_hybrid_refine.models.hybrid import HybridModel
 from dials_hybrid_refine.models.structure import unphysical_parameters
@@ -46,8 +48,14 @@ from dials_hybrid_refine.refinement.runaways import (
     runaway_profiles,
     undetermined_parameters,
 )
-from dials_hybrid_refine.refinement.statistics import agreement, merged_agreement
+from dials_hybrid_refine.refinement.statistics import Agreement, agreement, merged_agreement
 from dials_hybrid_refine.refinement.weights import Weighting, residual_spread, variances
+from dials_hybrid_refine.refinement.whole_reflections import (
+    Judged,
+    SliceAgreement,
+    reflection_numbers,
+    whole_reflections,
+)
 
 _Array = NDArray[np.float64]
 
@@ -126,16 +134,30 @@ def _inverse_spacing(structure: xray.structure, hkl: NDArray[np.int64]) -> _Arra
 
 
 def _frame_statistics(
-    data: Dataset,
-    frames: Frames,
-    limits: FrameFilter,
-    calculated: _Array,
-    rejected: NDArray[np.bool_],
+    scans: Sequence[ScanGeometry], frames: Frames, limits: FrameFilter, whole: Judged
 ) -> FrameStatistics:
-    members = frame_members(frames, data.scans, data.observations, limits)
+    members = frame_members(frames, scans, whole.observations, limits)
     return frame_statistics(
-        frames, limits, members, data.observations, calculated, data.held_out, rejected
+        frames,
+        limits,
+        members,
+        whole.observations,
+        whole.calculated,
+        whole.held_out,
+        whole.rejected,
     )
+
+
+def _agreement(judged: Judged, mask: NDArray[np.bool_], n_parameters: float = 0) -> Agreement:
+    data = judged.observations
+    return agreement(data.intensity[mask], data.sigma[mask], judged.calculated[mask], n_parameters)
+
+
+def _residual(judged: Judged, weighting: Weighting) -> _Array:
+    """(I_o - I_c) over the square root of their variances without E^2, shape (n,)."""
+    data = judged.observations
+    variance = variances(data.intensity, data.sigma, weighting.instability)
+    return np.asarray((data.intensity - judged.calculated) / np.sqrt(variance))
 
 
 def summarise(
@@ -156,7 +178,7 @@ def summarise(
     Standard uncertainties come from chi^2 / (N - P) times the inverse of the Gauss-Newton matrix at the
     final parameters, in the ``coarse`` calculation.
     """
-    state, observations = refinement.state, data.observations
+    state = refinement.state
     model, objective = state.model, state.objective
     assert objective is not None
     refine_seconds = state.history[-1].seconds if state.history else 0.0
@@ -172,29 +194,47 @@ def summarise(
     freedom = max(1.0, float(used.sum()) - n_effective)
     reduced_chi_square = final.chi_square / freedom
     of_thickness = thickness_covariance(model, normal) * reduced_chi_square
-    calculated = data.comparable(final.calculated.numpy(), weighting.instability)
+    single = Judged(
+        data.observations,
+        data.comparable(final.calculated.numpy(), weighting.instability),
+        final.design.sum(1).numpy(),
+        data.held_out,
+        state.rejected,
+    )
+    loss = float((_residual(single, weighting)[used] ** 2).sum())
+    of_used = _agreement(single, used, n_effective)
+    whole, slices = whole_reflections(single), None
+    if whole is not single:
+        aside = _agreement(single, data.held_out)
+        slices = SliceAgreement(of_used, aside, int(state.rejected.sum()))
+        # the slices are what the parameters were fitted to
+        of_used = replace(_agreement(whole, whole.used), gof=of_used.gof)
+    observations, calculated, used = whole.observations, whole.calculated, whole.used
+    residual = _residual(whole, weighting)
     variance = variances(observations.intensity, observations.sigma, weighting.instability)
-    residual = (observations.intensity - calculated) / np.sqrt(variance)
-    integrated = final.design.sum(1).numpy()
+    integrated = whole.integrated
     scale = np.where(integrated > 0, calculated / np.where(integrated > 0, integrated, 1), 0)
-
-    def subset(mask: NDArray[np.bool_]) -> tuple[_Array, _Array, _Array]:
-        return observations.intensity[mask], observations.sigma[mask], calculated[mask]
-
     statistics = Statistics(
-        used=agreement(*subset(used), n_effective),
-        merged=merged_agreement(*subset(used), scale[used], observations.unique_index[used]),
-        held_out=agreement(*subset(data.held_out)),
+        used=of_used,
+        merged=merged_agreement(
+            observations.intensity[used],
+            observations.sigma[used],
+            calculated[used],
+            scale[used],
+            observations.unique_index[used],
+        ),
+        held_out=_agreement(whole, whole.held_out),
         held_out_by="reflections" if data.held_out_stretch is None else "frames",
-        frames=_frame_statistics(data, frames, frame_filter, calculated, state.rejected),
-        n_rejected=int(state.rejected.sum()),
+        frames=_frame_statistics(data.scans, frames, frame_filter, whole),
+        n_rejected=int(whole.rejected.sum()),
         n_parameters=n_refined + len(final.scales),
         n_parameters_structure=model.structure.n_parameters,
         n_parameters_effective=n_effective,
         loss_start=state.loss_start,
-        loss_final=float((residual[used] ** 2).sum()),
+        loss_final=loss,
         n_iterations=len(state.history),
         shifts=state.shifts,
+        slices=slices,
     )
     # of all refined numbers, for unit weight of chi^2 / (N - P)
     covariance = normal.covariance().numpy() * reduced_chi_square
@@ -223,8 +263,9 @@ def summarise(
         )
         warnings += said
     spread = residual_spread(residual, used)
+    reflection_of = reflection_numbers(data.observations)
     shown = strongest_and_worst(
-        observations.intensity, residual, (integrated > 0) & ~data.held_out, _CURVES
+        observations.intensity, residual, (integrated > 0) & ~whole.held_out, _CURVES
     )
     return Result(
         status=state.status,
@@ -232,8 +273,8 @@ def summarise(
         warnings=tuple(warnings),
         covariance=None if equations is None else _structure_covariance(model, covariance),
         observations=observations,
-        held_out=data.held_out,
-        rejected=state.rejected,
+        held_out=whole.held_out,
+        rejected=whole.rejected,
         calculated=calculated,
         scale=scale,
         weight=1 / (variance * state.spread**2),
@@ -257,15 +298,17 @@ def summarise(
         if model.mosaicity is not None
         else None,
         effects=effect_values(effects, objective.parameters(), normal, reduced_chi_square),
-        restraints=summarise_restraints(model, normal, final.chi_square, int(used.sum())),
+        restraints=summarise_restraints(model, normal, final.chi_square, int(single.used.sum())),
         difference_map=lacking,
         binned=binned_agreement(
             observations,
             calculated,
             used,
-            data.held_out,
+            whole.held_out,
             _inverse_spacing(structure, observations.hkl),
             min(scan.image_width for scan in data.scans),
         ),
-        rocking_curves=rocking_curves(objective.simulator, model, scale, shown),
+        rocking_curves=rocking_curves(
+            objective.simulator, model, data.observations, reflection_of, scale, shown
+        ),
     )

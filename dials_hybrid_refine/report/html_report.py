@@ -1,20 +1,11 @@
-"""The page of a refinement: one file that opens without a network.
-
-DIALS' own templates load plotly, bootstrap and katex from a network or from a web server, so that this
-page brings a template of its own, with plotly.js from the Python package plotly.
-"""
+"""The page of a refinement."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
-
-import jinja2
-from markupsafe import Markup, escape
 
 from dials_hybrid_refine import __version__
 from dials_hybrid_refine.refinement.result import Result
@@ -22,6 +13,7 @@ from dials_hybrid_refine.report import html_tables
 from dials_hybrid_refine.report.figure import Figure
 from dials_hybrid_refine.report.headline import headline
 from dials_hybrid_refine.report.html_tables import Table
+from dials_hybrid_refine.report.page import Page, Panel, html_page
 from dials_hybrid_refine.report.plots_agreement import PANEL as AGREEMENT
 from dials_hybrid_refine.report.plots_curves import CURVES_NOTE, CURVES_PANEL, HISTORY_PANEL
 from dials_hybrid_refine.report.plots_experiment import PANEL as EXPERIMENT
@@ -40,12 +32,6 @@ _FURTHER = {
     _DETAILS: {"timing": "Time and size of the calculation"},
 }
 
-#: oldest release of plotly, as in setup.cfg
-_PLOTLY = 6
-
-#: quantities with an index, as the log writes them
-_SYMBOL = re.compile(r"\b(M?w?R2?|[IFUE])_(obs|all|calc|eq|o|c)\b")
-
 CITE = (
     "dials_hybrid_refine, version "
     + __version__
@@ -57,23 +43,6 @@ CITE = (
     "Dynamical refinement of electron diffraction data: Palatinus, L., Petříček, V. & Corrêa, C. A. "
     "(2015). Acta Cryst. A71, 235–244; Klar, P. B. et al. (2023). Nat. Chem. 15, 848–855.",
 )
-
-
-@dataclass(frozen=True)
-class Panel:
-    """A tab of the page."""
-
-    name: str
-    figures: Sequence[Figure]
-    tables: Sequence[Table]
-    lists: Sequence[tuple[str, Sequence[str]]] = ()
-    texts: Sequence[tuple[str, str]] = ()
-    note: str = ""
-
-    @property
-    def identifier(self) -> str:
-        """For the address of the tab."""
-        return self.name.lower().replace(" ", "-")
 
 
 @dataclass(frozen=True)
@@ -91,30 +60,6 @@ class ReportContext:
     n_read: int
     dials: str
     date: str
-
-
-def plotly_javascript() -> str:
-    """The source of plotly.js.
-
-    Raises:
-        ValueError: if the package plotly is missing or old; that of Debian 12 brings twice the size
-            and lacks some of what the layouts ask for.
-    """
-    try:
-        import plotly
-        from plotly.offline import get_plotlyjs
-    except ImportError:
-        version = None
-    else:
-        version = str(plotly.__version__)
-    if version is None or int(version.split(".")[0]) < _PLOTLY:
-        found = "it is not installed" if version is None else f"this is {version}"
-        raise ValueError(
-            f"output.html needs the Python package plotly {_PLOTLY} or newer ({found}): run "
-            f"'pip install \"plotly>={_PLOTLY}\"', or give output.html=None for no page"
-        )
-    source: str = get_plotlyjs()
-    return source
 
 
 def panels(
@@ -165,11 +110,6 @@ def panels(
     ]
 
 
-def _subscripts(text: str) -> Markup:
-    """R_obs with a subscript."""
-    return Markup(_SYMBOL.sub(r"\1<sub>\2</sub>", str(escape(text))))
-
-
 def html_report(
     result: Result, summary: Mapping[str, Any], figures: Sequence[Figure], context: ReportContext
 ) -> str:
@@ -181,24 +121,15 @@ def html_report(
     Raises:
         ValueError: if plotly.js is not installed.
     """
-    folder = resources.files("dials_hybrid_refine.report") / "templates"
-
-    def text(name: str) -> str:
-        return (folder / name).read_text(encoding="utf-8")
-
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["subscripts"] = _subscripts
-    tabs = panels(result, summary, figures, context)
-    return environment.from_string(text("report.html")).render(
-        title=Path(summary["input"]["structure"]).name,
-        summary=summary,
-        headline=headline(summary),
-        panels=tabs,
-        plots={figure.name: figure.as_plotly() for figure in figures},
-        context=context,
-        version=__version__,
-        # these three are the package's own, and must not be escaped
-        css=Markup(text("report.css")),
-        javascript=Markup(text("report.js")),
-        plotly=Markup(plotly_javascript()),
+    name = Path(summary["input"]["structure"]).name
+    return html_page(
+        Page(
+            program="dials.hybrid_refine",
+            title=name,
+            subtitle=f"{name}: {summary['structure']['space_group']}, {context.date}",
+            headline=headline(summary),
+            warnings=summary["warnings"],
+            panels=panels(result, summary, figures, context),
+            dials=context.dials,
+        )
     )

@@ -62,6 +62,13 @@ def statistics_table(summary: Mapping[str, Any]) -> Table:
         ["Parameters", f"{s['n_parameters']}", ""],
         ["Effective parameters", f"{s['n_parameters_effective']:.0f}", ""],
     ]  # fmt: skip
+    slices = s["slices"]
+    if slices is not None:
+        rows += [
+            ["Slices", f"{slices['n_slices']}", f"{slices['n_held_out']}"],
+            ["R_obs of slices", factor(slices["r_obs"]), factor(slices["r_obs_held_out"])],
+            ["Slices rejected as outliers", f"{slices['n_rejected']}", ""],
+        ]
     return Table("statistics", "Figures of merit", ["", "used", "held out"], rows)
 
 

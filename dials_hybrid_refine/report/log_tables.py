@@ -98,6 +98,13 @@ def statistics_table(result: Result) -> str:
         ["parameters (effective)", f"{statistics.n_parameters} ({statistics.n_parameters_effective:.0f})", ""],
     ]  # fmt: skip
     limits = by_frame.limits
+    if statistics.slices is not None:
+        of_slices = statistics.slices
+        rows += [
+            ["slices", of_slices.used.n_reflections, of_slices.held_out.n_reflections],
+            ["R_obs of slices", _factor(of_slices.used.r_obs), _factor(of_slices.held_out.r_obs)],
+            ["slices rejected as outliers", of_slices.n_rejected, ""],
+        ]
     return "\n".join(
         [
             tabulate(rows, ["", "used", "held out"]),

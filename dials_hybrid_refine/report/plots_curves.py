@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,7 @@ CURVES_PANEL = "Rocking curves"
 CURVES_NOTE = (
     "Calculated intensity (line) of the strongest reflections and of the worst ones as the crystal turns, "
     "and the window over which it is integrated (shaded). Data hold only the integral, which is shown as "
-    "the mean over the window that gives the observed intensity (dashed)."
+    "the mean over the window that gives the observed intensity (dashed), or that of each slice (steps)."
 )
 HISTORY_PANEL = "Convergence"
 
@@ -61,13 +62,7 @@ def _rocking(result: Result, curve: RockingCurve, number: int, n_experiments: in
                 line={"width": 0},
             ),
             line(curve.phi, curve.intensity, "calculated", BLUE, line={"width": 1.5}),
-            line(
-                [start, end],
-                [data.intensity[i] / (end - start)] * 2,
-                "I<sub>obs</sub> / window",
-                VERMILION,
-                line={"dash": "dash", "width": 1.5},
-            ),
+            _observed(curve, start, end, float(data.intensity[i])),
         ],
         layout(
             axis("Rotation angle (°)"),
@@ -75,6 +70,20 @@ def _rocking(result: Result, curve: RockingCurve, number: int, n_experiments: in
             showlegend=False,
         ),
     )
+
+
+def _observed(curve: RockingCurve, start: float, end: float, intensity: float) -> dict[str, Any]:
+    """The observed intensity as the mean over its window, or of each slice over the slice's."""
+    if len(curve.slices):
+        edges, height = (
+            curve.slices[:, :2],
+            curve.slices[:, 2] / np.ptp(curve.slices[:, :2], axis=1),
+        )
+        name = "I<sub>obs</sub> / slice"
+        return line(edges.ravel(), np.repeat(height, 2), name, VERMILION, line={"width": 1.5})
+    mean = [intensity / (end - start)] * 2
+    style = {"dash": "dash", "width": 1.5}
+    return line([start, end], mean, "I<sub>obs</sub> / window", VERMILION, line=style)
 
 
 def history_figures(result: Result) -> Iterator[Figure]:

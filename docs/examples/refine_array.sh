@@ -4,10 +4,7 @@
 #SBATCH --time=02:00:00
 #SBATCH --signal=B:INT@120
 set -euo pipefail
-export OMP_NUM_THREADS=1
 
+# the signal comes two minutes before the end: the program writes what it has
 folder=$(sed -n "${SLURM_ARRAY_TASK_ID}p" folders.txt)
-cd "$folder"
-# exec, so that the signal reaches the program: two minutes before the end it writes what it has
-exec dials.hybrid_refine integrated.expt integrated.refl model.cif \
-    nproc="${SLURM_CPUS_PER_TASK:-1}" memory=3 "$@"
+exec bash refine_folder.sh "$folder" nproc="${SLURM_CPUS_PER_TASK:-1}" memory=3 "$@"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +18,10 @@ GIVE_REFL = "give the .refl file"
 
 
 def refused(folder, arguments, *parts, run=hybrid_refine.run):
-    """Run a command in process: a Sorry of one line that holds all parts, and no file."""
+    """Run a command in process: a Sorry of one line that holds all parts, and no file.
+
+    Where the refinement had begun the summary has the same sentence.
+    """
     before = set(os.listdir(folder))
     with pytest.raises(Sorry) as raised:
         run(arguments)
@@ -28,7 +33,12 @@ def refused(folder, arguments, *parts, run=hybrid_refine.run):
     assert set(os.listdir(folder)) - before <= {
         "dials.hybrid_refine.log",
         "dials.hybrid_simulate.log",
+        "dials.hybrid_refine.json",
     }
+    summary = Path(folder, "dials.hybrid_refine.json")
+    if summary.exists():
+        content = json.loads(summary.read_text())
+        assert (content["status"], content["reason"]) == ("failed", message)
     return message
 
 

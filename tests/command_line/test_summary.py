@@ -27,7 +27,8 @@ KEYS = {
         "mr_obs": NUMBER, "mr_all": NUMBER, "r_obs_held_out": NUMBER, "n_held_out": COUNT,
         "loss_start": NUMBER, "loss_final": NUMBER, "n_iterations": COUNT,
         "shift_over_su_max": (int, float, type(None)), "shift_over_su_mean": (int, float, type(None)),
-        "mwr_all": NUMBER, "held_out_by": TEXT,
+        "mwr_all": NUMBER, "held_out_by": TEXT, "d_min": NUMBER, "completeness": NUMBER,
+        "slices": (dict, type(None)),
         "frames": {
             "n_frames": COUNT, "n_reflections": COUNT, "n_observed": COUNT, "r_obs_mean": NUMBER,
             "wr2_mean": NUMBER, "r_obs_mean_used": NUMBER, "wr2_mean_used": NUMBER, "rsg": NUMBER,
@@ -36,6 +37,7 @@ KEYS = {
     },
     "structure": {"space_group": TEXT, "unit_cell": LIST, "atoms": LIST},
     "thickness": LIST, "orientation": LIST, "scale": LIST, "frames": LIST,
+    "experiments": LIST,
     "absorption": (dict, type(None)), "mosaicity": (dict, type(None)),
     "absolute_structure": (dict, type(None)), "warnings": LIST, "data_checks": LIST,
     "timing": {

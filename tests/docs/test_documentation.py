@@ -15,7 +15,7 @@ CI = os.environ.get("CI") == "true"
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCS = REPOSITORY / "docs"
 
-PROGRAMS = ("hybrid_refine", "hybrid_simulate", "import_pets")
+PROGRAMS = ("hybrid_refine", "hybrid_simulate", "hybrid_collect", "import_pets")
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,1 @@
+"""Many finished refinements compared; knows neither files nor pages."""
