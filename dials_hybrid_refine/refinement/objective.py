@@ -13,7 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from dials_hybrid_refine.diffraction.observations import Observations
 from dials_hybrid_refine.diffraction.potential import AtomicParameters
@@ -126,9 +128,10 @@ class Objective:
         self._intensity = torch.from_numpy(observations.intensity)
         self._scale_variation = scale_variation
         self._roughness = torch.zeros(0)
-        #: counts per incident electron and degree that the scales' prior starts from; None until the
-        #: first evaluation, which finds it
-        self.overall_scale: float | None = None
+        self._experiment = torch.from_numpy(observations.experiment)
+        #: counts per incident electron and degree that the scales' prior of each experiment starts from,
+        #: shape (n_experiments,); None until the first evaluation, which finds it
+        self.overall_scale: NDArray[np.float64] | None = None
 
     def parameters(self) -> list[torch.nn.Parameter]:
         """The refined parameters, in a fixed order."""
@@ -146,17 +149,16 @@ class Objective:
     def _scale_prior(self, design: torch.Tensor) -> torch.Tensor:
         """P, fixed at the first evaluation from the overall scale found there."""
         if not len(self._roughness):
-            if self.overall_scale is None:
-                total = design.detach().sum(1)
-                overlap = (self.weights * self._intensity * total).sum()
-                self.overall_scale = float(overlap / (self.weights * total**2).sum())
             experiments, phi = (x.tolist() for x in self.simulator.segment_positions())
+            if self.overall_scale is None:
+                self.overall_scale = self._overall_scales(design.detach(), 1 + experiments[-1])
             rows = []
             for i in range(len(phi) - 1):
                 if experiments[i] == experiments[i + 1]:
                     row = torch.zeros(len(phi), dtype=torch.float64)
                     distance = abs(phi[i + 1] - phi[i])
-                    size = self._scale_variation * self.overall_scale * distance**0.5
+                    scale = float(self.overall_scale[experiments[i]])
+                    size = self._scale_variation * scale * distance**0.5
                     row[i], row[i + 1] = -1 / size, 1 / size
                     rows.append(row)
             differences = (
@@ -164,6 +166,19 @@ class Objective:
             )
             self._roughness = differences.T @ differences
         return self._roughness
+
+    def _overall_scales(self, design: torch.Tensor, n_experiments: int) -> NDArray[np.float64]:
+        """One scale for each experiment; where none of its reflections is used that of all."""
+        total = design.sum(1)
+        overlap, size = self.weights * self._intensity * total, self.weights * total**2
+        members = [self._experiment == i for i in range(n_experiments)]
+        sizes = [size[m].sum() for m in members]
+        return np.array(
+            [
+                float(overlap[m].sum() / s) if s > 0 else float(overlap.sum() / size.sum())
+                for m, s in zip(members, sizes)
+            ]
+        )
 
     def loss_with(self, potential_change: torch.Tensor) -> torch.Tensor:
         """The loss with U changed (``PhysicalModels.potential_change``), differentiable in the change."""
