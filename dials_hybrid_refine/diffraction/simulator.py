@@ -222,7 +222,9 @@ class Simulator:
         if change is not None:
             potential = potential + self.crystal.expand(change)
         scaled = {
-            w: potential if w == self._potential.wavelength else self._potential.ratio_to(w) * potential
+            w: potential
+            if w == self._potential.wavelength
+            else self._potential.ratio_to(w) * potential
             for w in self._wavelengths
         }
         return [scaled[w] for w in self._wavelengths]
@@ -364,9 +366,7 @@ class Simulator:
         if models.absorption is None:
             values, diagonal = potential, torch.zeros_like(potential[:1])
         else:
-            absorptive = models.absorption(
-                atoms, self._crystals[experiment], potential, experiment
-            )
+            absorptive = models.absorption(atoms, self._crystals[experiment], potential, experiment)
             values, diagonal = potential + 1j * absorptive, 1j * absorptive[:1].real
         values = torch.cat([diagonal, values[1:]]) * self._phase / (2 * wave_number)
         inputs = []
@@ -375,14 +375,15 @@ class Simulator:
             thickness, weight = models.thickness(batch.experiment, batch.phi_centre)
             inputs.append(BatchInput(batch, rotations @ batch.bases, thickness, weight))
         if models.spread is not None:
-            turns = [
-                rotation_matrices(models.spread(int(part.batch.experiment[0]))) for part in inputs
-            ]
-            n_parts = len(turns[0])
+            experiments = [int(part.batch.experiment[0]) for part in inputs]
+            turns = {
+                e: rotation_matrices(models.spread(e)).unbind(0) for e in dict.fromkeys(experiments)
+            }
+            n_parts = len(turns[experiment])
             inputs = [
-                replace(part, bases=turn[k] @ part.bases)
+                replace(part, bases=turns[e][k] @ part.bases)
                 for k in range(n_parts)
-                for turn, part in zip(turns, inputs)
+                for e, part in zip(experiments, inputs)
             ]
             members = members * n_parts
         coupling = Coupling(values, self._is_centric and not absorbs, absorbs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -58,13 +58,21 @@ def measured_cell(crystal: Crystal) -> MeasuredCell | None:
 
 
 @dataclass(frozen=True)
+class MeasuredScan:
+    """One scan: wavelength in Angstrom, first and last angle and width of an image in degrees."""
+
+    wavelength: float
+    phi_range: tuple[float, float]
+    image_width: float
+
+
+@dataclass(frozen=True)
 class Measurement:
     """What is known of the experiment.
 
     Attributes:
-        wavelength: in Angstrom.
-        cell: as DIALS refined it, or None.
-        phi_range: first and last angle of the scan in degrees. image_width: in degrees.
+        scans: at least one; each is of a crystal of its own.
+        cell: as DIALS refined it (of the first crystal), or None.
         intensity: "profile" or "sum".
         n_excluded: reflections left out before the refinement, by reason.
         steps: orientations in each intensity of data recorded in steps; None: continuous rotation.
@@ -72,15 +80,18 @@ class Measurement:
         origin: what is needed to repeat the refinement (``versions.described_origin``).
     """
 
-    wavelength: float
+    scans: tuple[MeasuredScan, ...]
     cell: MeasuredCell | None
-    phi_range: tuple[float, float]
-    image_width: float
     intensity: str
     n_excluded: Mapping[str, int]
     steps: int | None = None
     reduction: str = DIALS
     origin: str = ""
+
+    @property
+    def wavelength(self) -> float:
+        """That of the first scan in Angstrom."""
+        return self.scans[0].wavelength
 
 
 def cell_su(structure: xray.structure, cell: MeasuredCell | None) -> tuple[float, ...] | None:
@@ -148,13 +159,9 @@ def crystal_items(structure: xray.structure) -> dict[str, str]:
 def measurement_items(result: Result, measurement: Measurement) -> dict[str, str]:
     """Radiation, rotation, and what was measured; "?" for what only the author knows."""
     wavelength = measurement.wavelength
-    first, last = measurement.phi_range
     intensity = {"profile": "profile-fitted", "sum": "summed"}[measurement.intensity]
     kind = "continuous rotation" if measurement.steps is None else "rotation in steps"
-    method = (
-        f"{kind} from {first:g} to {last:g} degrees in images of "
-        f"{measurement.image_width:g} degrees; {intensity} intensities"
-    )
+    method = f"{kind} {_rotations(measurement.scans)}; {intensity} intensities"
     if measurement.steps is not None:
         method += f", each the sum over {measurement.steps} orientations"
     return {
@@ -169,6 +176,22 @@ def measurement_items(result: Result, measurement: Measurement) -> dict[str, str
         "_diffrn_measurement.method_precession": "no",
         **_reflection_items(result, measurement),
     }
+
+
+def _rotations(scans: Sequence[MeasuredScan]) -> str:
+    texts = [
+        f"from {scan.phi_range[0]:g} to {scan.phi_range[1]:g} degrees in images of "
+        f"{scan.image_width:g} degrees"
+        for scan in scans
+    ]
+    if len(scans) == 1:
+        return texts[0]
+    differ = len({scan.wavelength for scan in scans}) > 1
+    lines = [
+        f"crystal {i}: {text}" + (f" at {scan.wavelength:.6f} Angstrom" if differ else "")
+        for i, (scan, text) in enumerate(zip(scans, texts), start=1)
+    ]
+    return f"of {len(scans)} crystals; " + "; ".join(lines)
 
 
 def _reflection_items(result: Result, measurement: Measurement) -> dict[str, str]:

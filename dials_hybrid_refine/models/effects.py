@@ -187,9 +187,7 @@ class ProportionalAbsorption(ScaledAbsorption):
 
     name = "proportional"
 
-    def __init__(
-        self, ratio: float = 0.05, refine: bool = True, n_experiments: int = 1
-    ) -> None:
+    def __init__(self, ratio: float = 0.05, refine: bool = True, n_experiments: int = 1) -> None:
         """ratio: starting value of kappa; refine: or else fixed at it."""
         super().__init__(ratio, refine, n_experiments)
 

@@ -21,9 +21,7 @@ class TabulatedAbsorption(ScaledAbsorption):
 
     name = "tabulated"
 
-    def __init__(
-        self, factor: float = 1.0, refine: bool = True, n_experiments: int = 1
-    ) -> None:
+    def __init__(self, factor: float = 1.0, refine: bool = True, n_experiments: int = 1) -> None:
         """factor: starting value; refine: or else fixed at it."""
         super().__init__(factor, refine, n_experiments)
 

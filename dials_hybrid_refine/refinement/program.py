@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cctbx import xray
 
@@ -33,6 +34,7 @@ from dials_hybrid_refine.refinement.convergence import (
     converged_selection,
     convergence_rows,
 )
+from dials_hybrid_refine.refinement.crystal_fit import Misfit, bad_crystals, misfit
 from dials_hybrid_refine.refinement.dataset import Dataset
 from dials_hybrid_refine.refinement.diagnosis import Diagnosis, is_poor
 from dials_hybrid_refine.refinement.frames import Frames, choose_frames
@@ -60,6 +62,7 @@ from dials_hybrid_refine.refinement.summarise import summarise
 from dials_hybrid_refine.refinement.thickness_course import (
     coarse_end,
     coarse_start,
+    least_chi_square,
     remembered_scan,
     trim_thickness,
 )
@@ -76,6 +79,17 @@ _MUCH_BETTER = 1.5
 
 #: fewest reflections for each structural parameter
 _MIN_DATA_PER_PARAMETER = 2
+
+
+class CrystalsDoNotFit(Exception):
+    """Some of several crystals do not fit and were to be left out.
+
+    ``reasons``: by the index of their experiments.
+    """
+
+    def __init__(self, reasons: Mapping[int, str]) -> None:
+        super().__init__(reasons)
+        self.reasons = reasons
 
 
 @one_torch_thread()
@@ -107,8 +121,10 @@ def run_refinement(
 
     Raises:
         ValueError: for too few reflections or stretches of the scan, data that no beam of the
-            calculation reaches or that are indexed in another setting than the structure, restraints
-            that do not suit the structure, or a test of the hand of a structure that has none.
+            calculation reaches or that are indexed in another setting than the structure (of several
+            crystals: ``settings_of_crystals``), restraints that do not suit the structure, or a test of
+            the hand of a structure that has none.
+        CrystalsDoNotFit: for crystals to be left out (``options.exclude_bad``).
     """
     started = time.monotonic()
     controls = controls or Controls()
@@ -118,9 +134,9 @@ def run_refinement(
         StructureModel(structure, options.structure, shelx_constraints, disorder),
         ConstantThickness(options.thickness_start or 500.0, len(scans)),
         orientation_model(options.orientation, phi_ranges),
-        absorption_model(options.absorption),
+        absorption_model(options.absorption, len(scans)),
         [named.effect for named in effects],
-        Mosaicity(options.mosaicity) if options.mosaicity is not None else None,
+        Mosaicity(options.mosaicity, len(scans)) if options.mosaicity is not None else None,
         _restraints(structure, restraints, disorder),
     )
     data = _set_aside(scans, observations, options)
@@ -139,15 +155,15 @@ def run_refinement(
             len(data.observations),
         )
     journal = controls.journal
-    scan = remembered_scan(journal, model, sample, options, coarse)
-    if options.test_setting:
+    first = remembered_scan(journal, model, sample, options, coarse)
+    if options.test_setting and len(scans) == 1:
 
         def test_setting() -> dict[str, Any]:
-            check_setting(model, sample, structure, options, coarse, scan.best[0])
+            check_setting(model, sample, structure, options, coarse, first[0].best[0])
             return {}
 
         journal.remembered("test of the setting", test_setting)
-    spread = float(np.sqrt(scan.chi_square.min() / (~sample.held_out).sum()))
+    spread = float(np.sqrt(least_chi_square(first) / (~sample.held_out).sum()))
     refinement = Refinement(
         sample,
         model,
@@ -161,17 +177,19 @@ def run_refinement(
     )
     setup_seconds = time.monotonic() - started
     convergence: list[ConvergenceRow] = []
-    mean, width = coarse_start(refinement, sample, options, coarse, scan)
+    start = coarse_start(refinement, sample, options, coarse, first)
     if refinement.state.status != "interrupted":
-        mean, width = coarse_end(refinement, sample, options, coarse, mean, width)
+        start = coarse_end(refinement, sample, options, coarse, start)
     if sample is not data:
         refinement = refinement.with_data(data)
-        refinement.judge_outliers(coarse(mean))
+        refinement.judge_outliers(coarse(start.largest))
     if refinement.state.status != "interrupted":
+        if options.exclude_bad:
+            _exclude_bad(refinement, data)
         if options.thickness.largest is None:
             assert refinement.state.objective is not None
             trim_thickness(model, refinement.state.objective)
-        fine = _fine_cycles(refinement, data, g_data, mean + 2 * width, options, sampling)
+        fine = _fine_cycles(refinement, data, g_data, start.thick_part, options, sampling)
         if options.convergence and refinement.state.status != "interrupted":
             logger.info("Raising the limits of the calculation to see what changes")
             convergence = convergence_rows(data, model, fine, options.propagation)
@@ -183,7 +201,7 @@ def run_refinement(
             options.weighting,
             options.propagation,
             setup_seconds,
-            coarse(mean),
+            coarse(start.largest),
             choose_frames(frames, phi_ranges),
             options.frame_filter,
             convergence,
@@ -195,9 +213,40 @@ def run_refinement(
     if result.status == "interrupted":
         return result
     questions = _questions(refinement, data, structure, options, coarse, result)
-    result = replace(result, warnings=(*result.warnings, *questions))
+    of_crystals = _crystal_warnings(data, result.calculated)
+    result = replace(result, warnings=(*result.warnings, *of_crystals, *questions))
     hand_test = HandTest(refinement, data, fine, options.weighting.instability)
     return with_hand(result, options.absolute_structure, hand_test, summary_of)
+
+
+def _exclude_bad(refinement: Refinement, data: Dataset) -> None:
+    """Stop where crystals do not fit.
+
+    Raises:
+        CrystalsDoNotFit: names them.
+    """
+    evaluation = refinement.state.evaluation
+    assert evaluation is not None
+    found = bad_crystals(_misfits(data, evaluation.calculated.numpy()))
+    if found:
+        raise CrystalsDoNotFit(found)
+
+
+def _misfits(data: Dataset, calculated: NDArray[np.float64]) -> list[Misfit]:
+    observations = data.observations
+    members = [~data.held_out & (observations.experiment == i) for i in range(len(data.scans))]
+    return [
+        misfit(observations.intensity[m], observations.sigma[m], calculated[m]) for m in members
+    ]
+
+
+def _crystal_warnings(data: Dataset, calculated: NDArray[np.float64]) -> tuple[str, ...]:
+    """Sentences on crystals that fit much worse than others."""
+    return tuple(
+        f"experiment {i} may not belong to the others: {reason}: look at its data, or refine without it "
+        "(crystals.exclude_bad=True)"
+        for i, reason in bad_crystals(_misfits(data, calculated)).items()
+    )
 
 
 def _questions(

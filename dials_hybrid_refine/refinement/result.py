@@ -112,6 +112,56 @@ class AbsorptionStrength:
 
 
 @dataclass(frozen=True)
+class CrystalRecord:
+    """What the files say of one crystal.
+
+    Attributes:
+        name: its experiments file, with the number of the experiment where that holds several.
+        identifier: DIALS' experiment identifier, or empty.
+        wavelength: in Angstrom. phi_range: in degrees.
+        reindexed: the change of basis that was applied to its data, or None.
+    """
+
+    name: str
+    identifier: str
+    wavelength: float
+    phi_range: tuple[float, float]
+    reindexed: str | None = None
+
+
+@dataclass(frozen=True)
+class ExcludedCrystal:
+    """An experiment that was left out, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class CrystalFit:
+    """The part of a result that is about one crystal.
+
+    Attributes:
+        used, held_out: R factors of its reflections.
+        n_rejected: outliers among them.
+        thickness, thickness_std: means along its scan in Angstrom; scale: that of its scale, counts per
+            incident electron and degree; orientation: root mean square size of the correction in degrees.
+        absorption: its strength, or None without. mosaicity: standard deviation of the orientations in
+            degrees and its s.u., or None without.
+    """
+
+    used: Agreement
+    held_out: Agreement
+    n_rejected: int
+    thickness: float
+    thickness_std: float
+    scale: float
+    orientation: float
+    absorption: AbsorptionStrength | None = None
+    mosaicity: tuple[float, float | None] | None = None
+
+
+@dataclass(frozen=True)
 class Result:
     """A finished (or interrupted) refinement.
 
@@ -127,8 +177,10 @@ class Result:
             integrated fraction of the incident beam); 0 where nothing is calculated.
         weight: shape (n,), 1 / variance in the loss (also of reflections not used).
         residual: shape (n,), (I_o - I_c) sqrt(weight) over their robust spread.
-        absorption: its strength, or None without absorption.
-        mosaicity: standard deviation of orientations in degrees and its s.u., or None without.
+        absorption: its strength, or None without absorption, and for several crystals.
+        mosaicity: standard deviation of orientations in degrees and its s.u., or None without, and for
+            several crystals.
+        crystals: the fit of each crystal.
         convergence: what raising the limits of the calculation does; empty if not asked for.
         effects: what the effects of other packages report.
         restraints: of the structure, None without.
@@ -157,6 +209,7 @@ class Result:
     timing: Timing
     absorption: AbsorptionStrength | None = None
     mosaicity: tuple[float, float | None] | None = None
+    crystals: tuple[CrystalFit, ...] = ()
     convergence: tuple[ConvergenceRow, ...] = ()
     warnings: tuple[str, ...] = ()
     effects: tuple[EffectValues, ...] = ()

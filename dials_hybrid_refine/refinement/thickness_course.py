@@ -84,6 +84,20 @@ def scan_basin(
     return scan
 
 
+def scan_crystals(
+    model: HybridModel,
+    data: Dataset,
+    options: RefinementOptions,
+    coarse: Callable[[float], BeamSelection],
+) -> list[ThicknessScan]:
+    """A ``scan_basin`` for each crystal."""
+    experiment = data.observations.experiment
+    return [
+        scan_basin(model, data.select(experiment == i), options, coarse)
+        for i in range(len(data.scans))
+    ]
+
+
 def remembered_scan(
     journal: Journal,
     model: HybridModel,
@@ -91,17 +105,13 @@ def remembered_scan(
     options: RefinementOptions,
     coarse: Callable[[float], BeamSelection],
 ) -> list[ThicknessScan]:
-    """A ``scan_basin`` for each crystal, if no earlier run has done it."""
+    """``scan_crystals``, if no earlier run has done it."""
 
-    def scan_crystals() -> dict[str, Any]:
-        experiment = data.observations.experiment
-        found = [
-            scan_basin(model, data.select(experiment == i), options, coarse)
-            for i in range(len(data.scans))
-        ]
+    def scan() -> dict[str, Any]:
+        found = scan_crystals(model, data, options, coarse)
         return {"crystals": [asdict(scan) for scan in found]}
 
-    found = journal.remembered("thickness scan", scan_crystals)
+    found = journal.remembered("thickness scan", scan)
     return [_thickness_scan(part) for part in found.parts("crystals")]
 
 
@@ -269,9 +279,7 @@ def coarse_start(
     best_of_each = [scan.best for scan in first]
     candidates = [] if given is None else [[(given, 0.25 * given)] * len(first)]
     candidates.append(best_of_each)
-    usual = [
-        _USUAL_THICKNESS if scan.contrast < _CLEAR_CONTRAST else scan.best for scan in first
-    ]
+    usual = [_USUAL_THICKNESS if scan.contrast < _CLEAR_CONTRAST else scan.best for scan in first]
     candidates.append(usual)
     starts: list[StartingThickness] = []
     for candidate in map(StartingThickness.of, candidates):

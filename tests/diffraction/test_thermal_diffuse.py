@@ -214,7 +214,9 @@ def test_gradient_of_intensities(structure: xray.structure, name: str) -> None:
     crystal = simulator._potential
     factor = float(0.06 * (crystal(atoms)[0] / crystal.thermal_diffuse(atoms)[0]).real)
     models = PhysicalModels(
-        fixed_thickness([300.0, 420.0]), no_rotation, lambda a, c, u, e: factor * c.thermal_diffuse(a)
+        fixed_thickness([300.0, 420.0]),
+        no_rotation,
+        lambda a, c, u, e: factor * c.thermal_diffuse(a),
     )
     start: dict[str, torch.Tensor] = dict(vars(atoms))
     generator = torch.Generator().manual_seed(2)

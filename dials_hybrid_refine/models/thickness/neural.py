@@ -98,7 +98,9 @@ class NeuralThickness(ThicknessModel):
         self, experiment: torch.Tensor, phi: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """m (n,) and s (n,) in Angstrom, and d (n, m)."""
-        hidden = torch.tanh(self.bumps(experiment, phi) @ self.hidden.T + self.embedding[experiment])
+        hidden = torch.tanh(
+            self.bumps(experiment, phi) @ self.hidden.T + self.embedding[experiment]
+        )
         moments = (hidden @ self.moments.T + self.moments_bias[experiment]).exp()
         centre, width = moments.unbind(-1)
         width = (width**2 + self._least_width**2).sqrt()

@@ -53,7 +53,9 @@ class NeuralMeanThickness(ThicknessModel):
 
     def mean(self, experiment: torch.Tensor, phi: torch.Tensor) -> torch.Tensor:
         """Thickness (n,) in Angstrom at angles phi (n,) in degrees of experiments (n,)."""
-        hidden = torch.tanh(self.bumps(experiment, phi) @ self.hidden.T + self.embedding[experiment])
+        hidden = torch.tanh(
+            self.bumps(experiment, phi) @ self.hidden.T + self.embedding[experiment]
+        )
         return (hidden @ self.output + self.bias[experiment]).exp()
 
     def forward(self, experiment: torch.Tensor, phi: torch.Tensor) -> ThicknessDistribution:

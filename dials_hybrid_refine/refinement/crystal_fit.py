@@ -1,0 +1,108 @@
+"""How each of several crystals fits, and which do not fit beside the others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dials_hybrid_refine.diffraction.observations import Observations
+from dials_hybrid_refine.refinement.result import AbsorptionStrength, CrystalFit, Profiles
+from dials_hybrid_refine.refinement.statistics import Agreement, agreement
+
+_Array = NDArray[np.float64]
+
+#: R_obs above this share of that of shuffled intensities: the crystal has little to do with the model.
+#: Wrong structures are near 1. Quartz whose oxygen was displaced by 0.06 Angstrom had 0.33 before refinement
+_UNRELATED = 0.8
+#: and it must be this much more than that of the best crystal: where none fits the model is wrong
+_LESS_RELATED = 1.25
+#: R_obs above this and this many times the median of the other crystals: the crystal is of another kind, or
+#: its data are bad. Published refinements of crystals of one batch differ by less than a factor of two
+_POOR, _WORSE = 0.15, 2.0
+
+
+def crystal_fits(
+    observations: Observations,
+    calculated: _Array,
+    held_out: NDArray[np.bool_],
+    rejected: NDArray[np.bool_],
+    profiles: Profiles,
+    absorption: Sequence[AbsorptionStrength] = (),
+    mosaicity: Sequence[tuple[float, float | None]] = (),
+) -> tuple[CrystalFit, ...]:
+    """The fit of each crystal.
+
+    Args:
+        calculated: shape (n,), on the scale of the observed intensities.
+        held_out, rejected: masks (n,).
+        absorption, mosaicity: of each crystal; empty without.
+    """
+
+    def figures(mask: NDArray[np.bool_]) -> Agreement:
+        return agreement(observations.intensity[mask], observations.sigma[mask], calculated[mask])
+
+    fits = []
+    for i in np.unique(profiles.experiment):
+        mine, along = observations.experiment == i, profiles.experiment == i
+        turned = np.linalg.norm(profiles.orientation[along], axis=1)
+        fits.append(
+            CrystalFit(
+                used=figures(mine & ~held_out & ~rejected),
+                held_out=figures(mine & held_out),
+                n_rejected=int((mine & rejected).sum()),
+                thickness=float(profiles.thickness_mean[along].mean()),
+                thickness_std=float(profiles.thickness_std[along].mean()),
+                scale=float(profiles.scale[along].mean()),
+                orientation=float(np.sqrt((turned**2).mean())),
+                absorption=absorption[i] if absorption else None,
+                mosaicity=mosaicity[i] if mosaicity else None,
+            )
+        )
+    return tuple(fits)
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """How badly a crystal fits: R_obs, and its ratio to that of intensities in another order."""
+
+    r_obs: float
+    share: float
+
+
+def misfit(observed: _Array, sigma: _Array, calculated: _Array) -> Misfit:
+    """That of intensities (n,) of one crystal; the calculated ones on their scale."""
+    r_obs = agreement(observed, sigma, calculated).r_obs
+    expected = agreement(observed, sigma, shuffled(calculated, observed)).r_obs
+    if r_obs is None or not expected:
+        return Misfit(1.0, 1.0)
+    return Misfit(r_obs, r_obs / expected)
+
+
+def shuffled(calculated: _Array, observed: _Array) -> _Array:
+    """Calculated intensities (n,) in another order, on the scale that suits best."""
+    mixed = np.random.default_rng(0).permutation(np.clip(calculated, 0, None))
+    f_o, f_c = np.sqrt(np.clip(observed, 0, None)), np.sqrt(mixed)
+    factor = (f_o @ f_c) / (f_c @ f_c) if (f_c @ f_c) > 0 else 1.0
+    return np.asarray(factor**2 * mixed)
+
+
+def bad_crystals(misfits: Sequence[Misfit]) -> dict[int, str]:
+    """Which crystals do not fit though others do, and why; none where all fit alike or none fits."""
+    found: dict[int, str] = {}
+    best = min(one.share for one in misfits)
+    for i, one in enumerate(misfits):
+        others = [other.r_obs for k, other in enumerate(misfits) if k != i]
+        usual = float(np.median(others)) if others else one.r_obs
+        if one.share > max(_UNRELATED, _LESS_RELATED * best):
+            found[i] = (
+                f"its intensities have little in common with those of the model: R_obs is {one.r_obs:.2f}, "
+                f"{100 * one.share:.0f} % of that of intensities in another order"
+            )
+        elif one.r_obs > max(_POOR, _WORSE * usual):
+            found[i] = (
+                f"it fits much worse than the others: R_obs is {one.r_obs:.3f}, and {usual:.3f} for those"
+            )
+    return found if len(found) < len(misfits) else {}
