@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from dials_hybrid_refine.command_line.refine_input import InputData, reindexed, tell_excluded
@@ -53,7 +53,7 @@ def refined_crystals(
         return data, replace(result, warnings=(*told, *result.warnings))
 
 
-def _without(data: InputData, reasons: dict[int, str]) -> InputData:
+def _without(data: InputData, reasons: Mapping[int, str]) -> InputData:
     kept = data.without(reasons)
     for left_out in kept.excluded[len(data.excluded) :]:
         tell_excluded(left_out)

@@ -300,17 +300,24 @@ class Simulator:
             return by_weight, integrate(part.batch, nodes.slope) * weight
 
         groups = self._inputs(atoms, self._potentials(atoms, models), models)
-        found = [
-            propagate_nodes(
-                group.inputs,
-                group.coupling,
-                group.wave_number,
-                self.settings,
-                lambda position, nodes, group=group: reduce(group.inputs[position], nodes),
-                slopes,
+        found = []
+        for group in groups:
+
+            def of_group(
+                position: int, nodes: NodeIntensities, inputs: list[BatchInput] = group.inputs
+            ) -> tuple[torch.Tensor, torch.Tensor]:
+                return reduce(inputs[position], nodes)
+
+            found.append(
+                propagate_nodes(
+                    group.inputs,
+                    group.coupling,
+                    group.wave_number,
+                    self.settings,
+                    of_group,
+                    slopes,
+                )
             )
-            for group in groups
-        ]
         first = found[0][0][0]
         tails = first.new_zeros(len(self._tail_weight), first.shape[1])
         by_weight, by_thickness = (

@@ -9,6 +9,7 @@ from datetime import date
 
 import numpy as np
 
+import iotbx.cif.model
 from cctbx import xray
 from cctbx.array_family import flex
 from dxtbx.model import Crystal
@@ -93,6 +94,11 @@ class Measurement:
         """That of the first scan in Angstrom."""
         return self.scans[0].wavelength
 
+    @property
+    def wavelengths(self) -> tuple[float, ...]:
+        """The different ones of all scans in Angstrom, in their order."""
+        return tuple(dict.fromkeys(scan.wavelength for scan in self.scans))
+
 
 def cell_su(structure: xray.structure, cell: MeasuredCell | None) -> tuple[float, ...] | None:
     """s.u. of the structure's cell: those of the experiment's where the cells are the same.
@@ -158,7 +164,6 @@ def crystal_items(structure: xray.structure) -> dict[str, str]:
 
 def measurement_items(result: Result, measurement: Measurement) -> dict[str, str]:
     """Radiation, rotation, and what was measured; "?" for what only the author knows."""
-    wavelength = measurement.wavelength
     intensity = {"profile": "profile-fitted", "sum": "summed"}[measurement.intensity]
     kind = "continuous rotation" if measurement.steps is None else "rotation in steps"
     method = f"{kind} {_rotations(measurement.scans)}; {intensity} intensities"
@@ -167,8 +172,7 @@ def measurement_items(result: Result, measurement: Measurement) -> dict[str, str
     return {
         **dict.fromkeys(_UNKNOWN, "?"),
         "_diffrn_radiation_probe": "electron",
-        "_diffrn_radiation_wavelength": f"{wavelength:.6f}",
-        "_diffrn_source_voltage": f"{accelerating_voltage(wavelength) / 1000:.1f}",
+        **_wavelength_items(measurement),
         "_diffrn_measurement_method": fold(method),
         "_diffrn_measurement.rotation_mode": (
             "rotation" if measurement.steps is None else "stepwise"
@@ -176,6 +180,32 @@ def measurement_items(result: Result, measurement: Measurement) -> dict[str, str
         "_diffrn_measurement.method_precession": "no",
         **_reflection_items(result, measurement),
     }
+
+
+def _wavelength_items(measurement: Measurement) -> dict[str, str]:
+    """One wavelength and its voltage; several have a loop (``wavelength_loops``)."""
+    if len(measurement.wavelengths) > 1:
+        return {}
+    return {
+        "_diffrn_radiation_wavelength": f"{measurement.wavelength:.6f}",
+        "_diffrn_source_voltage": f"{accelerating_voltage(measurement.wavelength) / 1000:.1f}",
+    }
+
+
+def wavelength_loops(measurement: Measurement) -> list[iotbx.cif.model.loop]:
+    """A loop of the wavelengths where there are several."""
+    wavelengths = measurement.wavelengths
+    if len(wavelengths) < 2:
+        return []
+    columns = {
+        "_diffrn_radiation_wavelength_id": [str(i + 1) for i in range(len(wavelengths))],
+        "_diffrn_radiation_wavelength": [f"{value:.6f}" for value in wavelengths],
+    }
+    return [
+        iotbx.cif.model.loop(
+            data={name: flex.std_string(values) for name, values in columns.items()}
+        )
+    ]
 
 
 def _rotations(scans: Sequence[MeasuredScan]) -> str:
@@ -202,13 +232,13 @@ def _reflection_items(result: Result, measurement: Measurement) -> dict[str, str
     d = np.array(structure.unit_cell().d(indices).as_numpy_array())
     used = ~(result.held_out | result.rejected)
 
-    def theta(spacing: float) -> str:
-        return number(math.degrees(math.asin(measurement.wavelength / (2 * spacing))), 3)
+    def theta(spacing: float, wavelength: float) -> str:
+        return number(math.degrees(math.asin(wavelength / (2 * spacing))), 3)
 
     items = {
         "_diffrn_reflns_number": str(len(observations) + sum(measurement.n_excluded.values())),
-        "_diffrn_reflns_theta_min": theta(d.max()),
-        "_diffrn_reflns_theta_max": theta(d.min()),
+        "_diffrn_reflns_theta_min": theta(d.max(), min(measurement.wavelengths)),
+        "_diffrn_reflns_theta_max": theta(d.min(), max(measurement.wavelengths)),
         "_reflns_number_total": str(len(observations)),
         "_reflns_number_gt": str(
             int((observations.intensity > OBSERVED_LIMIT * observations.sigma).sum())

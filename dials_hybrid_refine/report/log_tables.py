@@ -244,7 +244,10 @@ def profile_table(result: Result, every: float = 10.0) -> str:
     profiles = result.profiles
     spacing = float(np.median(np.diff(profiles.phi))) if len(profiles.phi) > 1 else every
     step = max(1, round(every / max(1e-6, spacing)))
-    relative = profiles.scale / profiles.scale.mean()
+    own_mean = {
+        i: profiles.scale[profiles.experiment == i].mean() for i in set(profiles.experiment)
+    }
+    relative = profiles.scale / np.array([own_mean[i] for i in profiles.experiment])
     rows = [
         [
             profiles.experiment[i],
