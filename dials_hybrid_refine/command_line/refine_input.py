@@ -19,7 +19,7 @@ from dials_hybrid_refine.io.command_input import (
     exactly_one,
     naming,
 )
-from dials_hybrid_refine.io.crystal_files import Recorded, read_recorded, selected
+from dials_hybrid_refine.io.crystal_files import Recorded, read_recorded
 from dials_hybrid_refine.io.experiments import check_experiment, scan_geometry
 from dials_hybrid_refine.io.pets_frames import pets_frames
 from dials_hybrid_refine.io.reflections import (
@@ -146,12 +146,13 @@ def read_input(command: CommandInput) -> InputData:
     at_least_one(command.reflections, "reflection file", remedy)
     cif = exactly_one(command.structures, "structure file", remedy)
     params = command.params
-    recorded = read_recorded(command.experiments, command.reflections)
+    chosen = params.dataset_selection
+    recorded = read_recorded(
+        command.experiments, command.reflections, chosen.use_datasets, chosen.exclude_datasets
+    )
     model, notes = prepared_structure(cif, params)
     for note in notes:
         logger.warning("%s: %s", cif, note)
-    chosen = params.dataset_selection
-    recorded = selected(recorded, chosen.use_datasets, chosen.exclude_datasets)
     crystals: list[Crystal] = []
     excluded: list[ExcludedCrystal] = []
     for one in recorded:

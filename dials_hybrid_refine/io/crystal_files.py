@@ -47,14 +47,23 @@ class Recorded:
         return Recorded(self.name, self.reflections, experiment, table)
 
 
-def read_recorded(experiments: Sequence[str], reflections: Sequence[str]) -> list[Recorded]:
-    """All experiments of some files, each with its reflections.
+def read_recorded(
+    experiments: Sequence[str],
+    reflections: Sequence[str],
+    use: Sequence[int] | None = None,
+    exclude: Sequence[int] | None = None,
+) -> list[Recorded]:
+    """The experiments of some files that are wanted, each with its reflections.
 
     They are matched by DIALS' experiment identifiers. Where these are missing, or the same in several
     files (copies, data simulated from one file), the k-th experiment goes with the k-th data set.
 
+    Args:
+        use, exclude: numbers from 0, as for dials.scale: ``dataset_selection.use_datasets`` and
+            ``dataset_selection.exclude_datasets``.
+
     Raises:
-        ValueError: names the files that do not belong together.
+        ValueError: names the files that do not belong together, or the number that is not there.
     """
     found = [
         (path if len(members) == 1 else f"{path} (experiment {k})", experiment)
@@ -63,6 +72,7 @@ def read_recorded(experiments: Sequence[str], reflections: Sequence[str]) -> lis
         for k, experiment in enumerate(members)
     ]
     tables = [(path, read_reflections(path)) for path in reflections]
+    wanted = _selected(len(found), use, exclude)
     if len(found) == 1 and len(tables) == 1:
         (name, experiment), (path, table) = found[0], tables[0]
         check_belonging(table, experiment, (path, name))
@@ -72,16 +82,18 @@ def read_recorded(experiments: Sequence[str], reflections: Sequence[str]) -> lis
     given = [_identifier(table) for _, table in sets]
     if _are_unique(identifiers) and _are_unique(given):
         by_identifier = dict(zip(given, sets))
-        _check_identifiers(found, sets)
-        sets = [by_identifier[identifier] for identifier in identifiers]
-    if len(found) != len(sets):
+        _check_identifiers([found[k] for k in wanted], found, sets)
+        pairs = [(found[k], by_identifier[identifiers[k]]) for k in wanted]
+    elif len(found) == len(sets):
+        pairs = [(found[k], sets[k]) for k in wanted]
+    else:
         raise ValueError(
             f"{_listed(experiments)} {_hold(experiments)} {len(found)} experiments but "
             f"{_listed(reflections)} {_hold(reflections)} reflections of {len(sets)}: give files that "
             "belong together"
         )
     recorded = []
-    for (name, experiment), (path, table) in zip(found, sets):
+    for (name, experiment), (path, table) in pairs:
         check_belonging(table, experiment, (path, name))
         recorded.append(Recorded(name, path, experiment, table))
     return recorded
@@ -105,21 +117,23 @@ def _are_unique(identifiers: Sequence[str]) -> bool:
 
 
 def _check_identifiers(
+    wanted: Sequence[tuple[str, Experiment]],
     found: Sequence[tuple[str, Experiment]],
     sets: Sequence[tuple[str, flex.reflection_table]],
 ) -> None:
-    """Whether the identifiers of experiments and reflections are the same.
+    """Whether wanted experiments have reflections, and reflections experiments.
 
     Raises:
         ValueError: names one that is alone.
     """
-    own = {experiment.identifier: name for name, experiment in found}
+    own = {experiment.identifier for _, experiment in found}
     given = {_identifier(table): path for path, table in sets}
-    for identifier, name in own.items():
-        if identifier not in given:
+    for name, experiment in wanted:
+        if experiment.identifier not in given:
             raise ValueError(
                 f"no reflections belong to {name} (their experiment identifiers differ): give the files "
-                "that one DIALS program has written together"
+                "that one DIALS program has written together, or leave it out "
+                "(dataset_selection.exclude_datasets)"
             )
     for identifier, path in given.items():
         if identifier not in own:
@@ -137,13 +151,10 @@ def _hold(names: Sequence[str]) -> str:
     return "holds" if len(names) == 1 else "hold"
 
 
-def selected(
-    recorded: Sequence[Recorded], use: Sequence[int] | None, exclude: Sequence[int] | None
-) -> list[Recorded]:
-    """Those that are wanted, by their numbers from 0, as for dials.scale.
-
-    Args:
-        use, exclude: ``dataset_selection.use_datasets`` and ``dataset_selection.exclude_datasets``.
+def _selected(
+    n_experiments: int, use: Sequence[int] | None, exclude: Sequence[int] | None
+) -> list[int]:
+    """Numbers of the experiments that are wanted.
 
     Raises:
         ValueError: for both at once, a number that is not there, or nothing left.
@@ -154,17 +165,17 @@ def selected(
             "give one"
         )
     if use is None and exclude is None:
-        return list(recorded)
+        return list(range(n_experiments))
     name = "use" if use is not None else "exclude"
     for number in use if use is not None else exclude or []:
-        if not 0 <= number < len(recorded):
+        if not 0 <= number < n_experiments:
             raise ValueError(
                 f"dataset_selection.{name}_datasets={number}: there is no such experiment, they are "
-                f"numbered 0 to {len(recorded) - 1}"
+                f"numbered 0 to {n_experiments - 1}"
             )
     chosen = [
-        one
-        for k, one in enumerate(recorded)
+        k
+        for k in range(n_experiments)
         if (k in use if use is not None else k not in (exclude or []))
     ]
     if not chosen:

@@ -57,8 +57,14 @@ class Dataset:
         if spacing < 2:
             return self
         starts = np.array([scan.phi_range[0] for scan in self.scans])
-        turned = self.observations.phi - starts[self.observations.experiment]
-        return self.select((turned // _STRETCH).astype(int) % spacing == spacing // 2)
+        experiment = self.observations.experiment
+        stretch = ((self.observations.phi - starts[experiment]) // _STRETCH).astype(int)
+        chosen = stretch % spacing == spacing // 2
+        for i in np.setdiff1d(experiment, experiment[chosen]):
+            # short scans: their middle
+            own = np.unique(stretch[experiment == i])
+            chosen |= (experiment == i) & (stretch == own[len(own) // 2])
+        return self.select(chosen)
 
     def comparable(
         self, calculated: NDArray[np.float64], instability: float

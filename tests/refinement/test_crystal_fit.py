@@ -42,6 +42,6 @@ def test_misfit_of_related_and_of_unrelated_intensities() -> None:
     # mean |x| of a normal distribution: 0.1 sqrt(2/pi)
     assert related.r_obs == pytest.approx(0.08, abs=0.01) and related.share < 0.2
     others = misfit(intensity, sigma, 1000 * generator.exponential(size=400))
-    assert others.share == pytest.approx(1, abs=0.1)
+    assert others.share == pytest.approx(1, abs=0.15)  # scales fit intensities, R is on F
     nothing = misfit(intensity, sigma, np.zeros(400))
     assert np.isfinite([nothing.r_obs, nothing.share]).all()
