@@ -88,7 +88,8 @@ def read_recorded(
         pairs = [(found[k], sets[k]) for k in wanted]
     else:
         raise ValueError(
-            f"{_listed(experiments)} {_hold(experiments)} {len(found)} experiments but "
+            f"{_listed(experiments)} {_hold(experiments)} {len(found)} "
+            f"experiment{'' if len(found) == 1 else 's'} but "
             f"{_listed(reflections)} {_hold(reflections)} reflections of {len(sets)}: give files that "
             "belong together"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,14 +21,15 @@ from dxtbx.model.experiment_list import ExperimentListFactory
 from benchmarks.several_crystals import profile_error, write_crystal, write_structures
 from dials_hybrid_refine.command_line import hybrid_refine, hybrid_simulate
 from dials_hybrid_refine.io.crystal_files import Recorded, together
+from dials_hybrid_refine.refinement.program import CrystalsDoNotFit, run_refinement
 
 #: mean thickness in Angstrom along the scan of each crystal
 PROFILES = [(250, 330), (420, 380)]
 #: of 200 and 300 kV
 WAVELENGTHS = [0.0250793, 0.0196875]
-SIMULATE = ["d_min=0.8", "noise.poisson=True", "beams.g_max=1.3", "beams.s_max=0.01", "nproc=1"]
+SIMULATE = ["d_min=0.9", "noise.poisson=True", "beams.g_max=1.2", "beams.s_max=0.01", "nproc=1"]
 PAIRS = ["0.expt", "0.refl", "1.expt", "1.refl", "model.cif"]
-QUICK = [*FAST, "beams.g_max=1.3", "beams.s_max=0.01", "beams.tilt_step=0.1",
+QUICK = [*FAST, "beams.g_max=1.2", "beams.s_max=0.01", "beams.tilt_step=0.1",
          "absolute_structure.test=False"]  # fmt: skip
 EXCLUDE = "crystals.exclude_bad=True"
 
@@ -221,6 +223,18 @@ def test_another_compound_is_named_and_left_out(crystals):
     alone = summary_of(crystals)
     assert alone["structure"] == summary["structure"]
     assert alone["statistics"] == summary["statistics"]
+
+
+def test_a_crystal_that_fits_no_better_when_refined(crystals, stop_before_refinement):
+    """Data in disorder, unnoticed at the start, stop a refinement that is to leave bad crystals out."""
+    refused(crystals, [*PAIRS, *QUICK, EXCLUDE], "the input was good")
+    ((scans, observations, *others),) = stop_before_refinement
+    second = observations.experiment == 1
+    intensity = observations.intensity.copy()
+    intensity[second] = np.random.default_rng(1).permutation(intensity[second])
+    with pytest.raises(CrystalsDoNotFit) as raised:
+        run_refinement(scans, replace(observations, intensity=intensity), *others)
+    assert set(raised.value.reasons) == {1}
 
 
 def test_another_compound_is_reported(crystals, capsys):
