@@ -133,6 +133,12 @@ def figures(summary: dict[str, Any], truth: np.ndarray, profiles: Any) -> dict[s
     }
 
 
+def combined_su(found: dict[str, Any], number: int) -> np.ndarray:
+    """s.u. (3,) of the weighted mean of what the first crystals give alone: (sum 1 / s^2)^(-1/2)."""
+    weights = [1 / np.array(found[f"alone-{k}"]["site_su"]) ** 2 for k in range(number)]
+    return np.asarray(np.sum(weights, axis=0) ** -0.5)
+
+
 def main() -> None:
     """Run what is not there yet, and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -178,6 +184,9 @@ def main() -> None:
     for k in range(n):
         study(f"alone-{k}", [k])
     study("intruder", [0, n, 1], "crystals.exclude_bad=True")
+    for name, number in (("two", 2), ("all", n)):
+        print(f"{name}: s.u. over those of the weighted mean of {number} crystals alone", end=" ")
+        print((np.array(found[name]["site_su"]) / combined_su(found, number)).round(2))
 
 
 if __name__ == "__main__":

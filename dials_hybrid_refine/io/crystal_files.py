@@ -102,9 +102,17 @@ def read_recorded(
 
 def _of_one_each(table: flex.reflection_table) -> list[flex.reflection_table]:
     """Tables of one experiment each, in the order of their ids; rows without one are left out."""
-    if "id" not in table or len(set(table["id"]) - {-1}) < 2:
+    numbers = sorted(set(table["id"]) - {-1}) if "id" in table else []
+    if len(numbers) < 2:
         return [table]
-    return list(table.select(table["id"] >= 0).split_by_experiment_id())
+    parts = []
+    for number in numbers:
+        part = table.select(table["id"] == number)
+        identifiers = part.experiment_identifiers()
+        for other in set(identifiers.keys()) - {number}:
+            del identifiers[other]
+        parts.append(part)
+    return parts
 
 
 def _identifier(table: flex.reflection_table) -> str:
