@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dials_hybrid_refine.refinement.crystal_fit import Misfit, bad_crystals, misfit
+from dials_hybrid_refine.diffraction.observations import Observations, joined
+from dials_hybrid_refine.refinement.crystal_fit import Misfit, bad_crystals, crystal_fits, misfit
+from dials_hybrid_refine.refinement.result import AbsorptionStrength, Profiles
 
 GOOD, ALSO_GOOD = Misfit(0.06, 0.08), Misfit(0.09, 0.12)
 
@@ -45,3 +47,62 @@ def test_misfit_of_related_and_of_unrelated_intensities() -> None:
     assert others.share == pytest.approx(1, abs=0.15)  # scales fit intensities, R is on F
     nothing = misfit(intensity, sigma, np.zeros(400))
     assert np.isfinite([nothing.r_obs, nothing.share]).all()
+
+
+def observations(n: int, intensity: float) -> Observations:
+    zero = np.zeros(n)
+    return Observations(
+        experiment=np.zeros(n, dtype=np.int64),
+        hkl=np.zeros((n, 3), dtype=np.int64),
+        phi_start=zero,
+        phi_end=zero,
+        phi=zero,
+        intensity=np.full(n, intensity),
+        sigma=np.ones(n),
+        unique_index=np.arange(n),
+        row=np.arange(n),
+    )
+
+
+def test_figures_of_each_crystal() -> None:
+    """Two crystals: F is 10 and 20, calculated as 9 and 20; one held out, one rejected of the second."""
+    data = joined([observations(4, 100.0), observations(6, 400.0)])
+    assert data.experiment.tolist() == [0] * 4 + [1] * 6 and data.row.tolist() == [
+        0,
+        1,
+        2,
+        3,
+        0,
+        1,
+        2,
+        3,
+        4,
+        5,
+    ]
+    one = np.array([0, 0, 1])
+    profiles = Profiles(
+        experiment=one,
+        phi=np.arange(3.0),
+        thickness_mean=np.array([200.0, 300.0, 500.0]),
+        thickness_std=np.array([20.0, 40.0, 50.0]),
+        thickness_mean_su=np.ones(3),
+        thickness_std_su=np.ones(3),
+        orientation=np.array([[0.3, 0, 0], [0, 0.4, 0], [0, 0, 0.1]]),
+        scale=np.array([1.0, 3.0, 7.0]),
+        thickness_nodes=np.ones((3, 1)),
+        thickness_weight=np.ones((3, 1)),
+    )
+    held_out, rejected = (np.arange(10) == k for k in (4, 5))
+    strengths = [AbsorptionStrength("tabulated", v, 0.1) for v in (1.0, 2.0)]
+    calculated = np.where(data.experiment == 0, 81.0, 400.0)
+    first, second = crystal_fits(
+        data, calculated, held_out, rejected, profiles, strengths, [(0.1, 0.01), (0.2, None)]
+    )
+    assert first.used.r_obs == pytest.approx(0.1) and second.used.r_obs == pytest.approx(0)
+    assert [f.used.n_reflections for f in (first, second)] == [4, 4]
+    assert [f.held_out.n_reflections for f in (first, second)] == [0, 1]
+    assert [f.n_rejected for f in (first, second)] == [0, 1]
+    assert [f.thickness for f in (first, second)] == [250, 500]
+    assert [f.scale for f in (first, second)] == [2, 7]
+    assert first.orientation == pytest.approx(np.sqrt((0.09 + 0.16) / 2))
+    assert (second.absorption, second.mosaicity) == (strengths[1], (0.2, None))
