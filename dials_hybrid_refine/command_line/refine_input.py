@@ -45,12 +45,13 @@ class Crystal:
     """One experiment, checked.
 
     Attributes:
-        name: as ``Recorded``. observations: their experiment is 0.
+        name, reflections: as ``Recorded``. observations: their experiment is 0.
         exclusion: rows of the table that are not among the observations.
         reindexed: the change of basis that was applied to the data, or None.
     """
 
     name: str
+    reflections: str
     experiment: Experiment
     table: flex.reflection_table
     scan: ScanGeometry
@@ -215,7 +216,7 @@ def _crystal(one: Recorded, model: Model, cif: str, params: Any, resettle: bool)
     table = log_tables.exclusion_table(len(one.table), exclusion.counts, len(observations))
     logger.info("\n%s", table)
     observations = replace(observations, unique_index=unique_index)
-    return Crystal(one.name, experiment, one.table, scan, observations, exclusion)
+    return Crystal(one.name, one.reflections, experiment, one.table, scan, observations, exclusion)
 
 
 def reindexed(data: InputData, operators: Mapping[int, str], cif: str, params: Any) -> InputData:
@@ -224,7 +225,7 @@ def reindexed(data: InputData, operators: Mapping[int, str], cif: str, params: A
     for i, operator in operators.items():
         old = crystals[i]
         logger.info("%s is reindexed by %s, which fits the structure better", old.name, operator)
-        one = Recorded(old.name, old.name, old.experiment, old.table).reindexed(operator)
+        one = Recorded(old.name, old.reflections, old.experiment, old.table).reindexed(operator)
         new = _crystal(one, data.model, cif, params, resettle=False)
         before = "" if old.reindexed is None else f"{old.reindexed}, then "
         crystals[i] = replace(new, reindexed=before + operator)
