@@ -31,7 +31,7 @@ def settled(
     fits = starting_fits(data.scans, data.observations, structure, options, journal)
     operators = {i: fit.operator for i, fit in enumerate(fits) if fit.operator}
     data = reindexed(data, operators, data.files.structure, command.params)
-    bad = bad_crystals([fit.misfit for fit in fits])
+    bad = bad_crystals([fit.misfit for fit in fits], are_refined=False)
     for i, reason in bad.items():
         logger.warning(
             "Warning: %s may not be of this structure: %s", data.crystals[i].name, reason

@@ -14,11 +14,12 @@ from dials_hybrid_refine.refinement.statistics import Agreement, agreement
 
 _Array = NDArray[np.float64]
 
-#: R_obs above this share of that of shuffled intensities: the crystal has little to do with the model.
-#: Wrong structures are near 1. Quartz whose oxygen was displaced by 0.06 Angstrom had 0.33 before refinement
-_UNRELATED = 0.8
-#: and it must be this much more than that of the best crystal: where none fits the model is wrong
-_LESS_RELATED = 1.25
+#: R_obs above this share of that of intensities in another order: the crystal may have little to do with
+#: the model. Free scales along the scan lower it: crystals of 40 to 180 reflections of another compound
+#: in the cell of quartz had 0.6 to 0.7, quartz whose oxygen was displaced by 0.08 Angstrom 0.07 to 0.14
+_UNRELATED = 0.5
+#: and it must be this many times that of the best crystal: where none fits well the model is wrong
+_LESS_RELATED = 3.0
 #: R_obs above this and this many times the median of the other crystals: the crystal is of another kind, or
 #: its data are bad. Published refinements of crystals of one batch differ by less than a factor of two
 _POOR, _WORSE = 0.15, 2.0
@@ -89,8 +90,13 @@ def shuffled(calculated: _Array, observed: _Array) -> _Array:
     return np.asarray(factor**2 * mixed)
 
 
-def bad_crystals(misfits: Sequence[Misfit]) -> dict[int, str]:
-    """Which crystals do not fit though others do, and why; none where all fit alike or none fits."""
+def bad_crystals(misfits: Sequence[Misfit], are_refined: bool) -> dict[int, str]:
+    """Which crystals do not fit though others do, and why; none where all fit alike or none fits.
+
+    Args:
+        are_refined: whether the structure is; a starting structure may fit thick crystals much worse
+            than thin ones, so that before only what is far from it is judged.
+    """
     found: dict[int, str] = {}
     best = min(one.share for one in misfits)
     for i, one in enumerate(misfits):
@@ -101,7 +107,7 @@ def bad_crystals(misfits: Sequence[Misfit]) -> dict[int, str]:
                 f"its intensities have little in common with those of the model: R_obs is {one.r_obs:.2f}, "
                 f"{100 * one.share:.0f} % of that of intensities in another order"
             )
-        elif one.r_obs > max(_POOR, _WORSE * usual):
+        elif are_refined and one.r_obs > max(_POOR, _WORSE * usual):
             found[i] = (
                 f"it fits much worse than the others: R_obs is {one.r_obs:.3f}, and {usual:.3f} for those"
             )

@@ -227,7 +227,7 @@ def _exclude_bad(refinement: Refinement, data: Dataset) -> None:
     """
     evaluation = refinement.state.evaluation
     assert evaluation is not None
-    found = bad_crystals(_misfits(data, evaluation.calculated.numpy()))
+    found = bad_crystals(_misfits(data, evaluation.calculated.numpy()), are_refined=True)
     if found:
         raise CrystalsDoNotFit(found)
 
@@ -245,7 +245,7 @@ def _crystal_warnings(data: Dataset, calculated: NDArray[np.float64]) -> tuple[s
     return tuple(
         f"experiment {i} may not belong to the others: {reason}: look at its data, or refine without it "
         "(crystals.exclude_bad=True)"
-        for i, reason in bad_crystals(_misfits(data, calculated)).items()
+        for i, reason in bad_crystals(_misfits(data, calculated), are_refined=True).items()
     )
 
 

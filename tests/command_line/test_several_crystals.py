@@ -17,6 +17,7 @@ import iotbx.cif
 from dials.array_family import flex
 from dxtbx.model import ExperimentList
 from dxtbx.model.experiment_list import ExperimentListFactory
+from libtbx.utils import Sorry
 
 from benchmarks.several_crystals import write_crystal, write_structures
 from dials_hybrid_refine.command_line import hybrid_refine, hybrid_simulate
@@ -225,7 +226,8 @@ def test_another_compound_is_named_and_left_out(crystals):
 
 def test_a_crystal_that_fits_no_better_when_refined(crystals, stop_before_refinement):
     """Data in disorder, unnoticed at the start, stop a refinement that is to leave bad crystals out."""
-    refused(crystals, [*PAIRS, *QUICK, EXCLUDE], "the input was good")
+    with pytest.raises(Sorry, match="the input was good"):
+        hybrid_refine.run([*PAIRS, *QUICK, EXCLUDE])
     ((scans, observations, *others),) = stop_before_refinement
     second = observations.experiment == 1
     intensity = observations.intensity.copy()

@@ -22,14 +22,16 @@ GOOD, ALSO_GOOD = Misfit(0.06, 0.08), Misfit(0.09, 0.12)
         ([Misfit(0.35, 0.5), Misfit(0.5, 0.66)], {}),  # atoms that are far off
         ([Misfit(0.7, 0.95), Misfit(0.72, 0.98)], {}),  # the model is of neither
         ([GOOD, Misfit(0.7, 0.95)], {1: "little in common"}),
-        ([Misfit(0.35, 0.5), Misfit(0.7, 0.95), Misfit(0.4, 0.55)], {1: "little in common"}),
+        ([GOOD, ALSO_GOOD, Misfit(0.5, 0.66)], {2: "little in common"}),
         ([GOOD, ALSO_GOOD, Misfit(0.3, 0.4)], {2: "much worse than the others"}),
         ([Misfit(0.3, 0.4), GOOD], {0: "much worse than the others"}),
     ],
 )
 def test_bad_crystals(misfits: list[Misfit], expected: dict[int, str]) -> None:
-    found = bad_crystals(misfits)
+    found = bad_crystals(misfits, are_refined=True)
     assert set(found) == set(expected)
+    at_first = bad_crystals(misfits, are_refined=False)
+    assert set(at_first) == {i for i, part in expected.items() if "common" in part}
     for i, part in expected.items():
         assert part in found[i] and f"{misfits[i].r_obs:.2f}" in found[i]
 
