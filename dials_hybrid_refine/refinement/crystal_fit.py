@@ -15,13 +15,13 @@ from dials_hybrid_refine.refinement.statistics import Agreement, agreement
 _Array = NDArray[np.float64]
 
 #: R_obs above this share of that of intensities in another order: the crystal may have little to do with
-#: the model. Free scales along the scan lower it: crystals of 40 to 180 reflections of another compound
-#: in the cell of quartz had 0.6 to 0.7, quartz whose oxygen was displaced by 0.08 Angstrom 0.07 to 0.14
+#: the model. Free scales along the scan lower it: simulated crystals of another compound in the cell of quartz
+#: had 0.66 (45 reflections) and 0.86 (180), quartz whose oxygen was displaced by 0.08 Angstrom 0.07 to 0.14
 _UNRELATED = 0.5
 #: and it must be this many times that of the best crystal: where none fits well the model is wrong
 _LESS_RELATED = 3.0
-#: R_obs above this and this many times the median of the other crystals: the crystal is of another kind, or
-#: its data are bad. Published refinements of crystals of one batch differ by less than a factor of two
+#: R_obs above this, where a fit deserves a question (``diagnosis``), and this many times the median of the
+#: other crystals: the crystal is of another kind, or its data are bad
 _POOR, _WORSE = 0.15, 2.0
 
 
