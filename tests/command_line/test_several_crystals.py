@@ -279,7 +279,7 @@ REFUSED = {
     ),
     "too few tables": (
         ["0.expt", "0.refl", "1.expt", "model.cif"], None,
-        ["0.expt, 1.expt hold 2 experiments but 0.refl holds reflections of 1"],
+        ["no reflections belong to 1.expt"],
     ),
     "both selections": (
         [*PAIRS, "dataset_selection.use_datasets=0", "dataset_selection.exclude_datasets=1"], None,
