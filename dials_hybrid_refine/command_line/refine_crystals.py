@@ -8,11 +8,10 @@ from dataclasses import replace
 
 from dials_hybrid_refine.command_line.refine_input import InputData, reindexed, tell_excluded
 from dials_hybrid_refine.io.command_input import CommandInput
-from dials_hybrid_refine.refinement.crystal_fit import bad_crystals
+from dials_hybrid_refine.refinement.crystal_fit import CrystalsDoNotFit, bad_crystals
 from dials_hybrid_refine.refinement.crystal_settings import starting_fits
 from dials_hybrid_refine.refinement.journal import Journal
 from dials_hybrid_refine.refinement.options import RefinementOptions
-from dials_hybrid_refine.refinement.program import CrystalsDoNotFit
 from dials_hybrid_refine.refinement.result import Result
 
 logger = logging.getLogger("dials.hybrid_refine")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dials_hybrid_refine.diffraction.observations import Observations
+from dials_hybrid_refine.refinement.dataset import Dataset
 from dials_hybrid_refine.refinement.result import AbsorptionStrength, CrystalFit, Profiles
 from dials_hybrid_refine.refinement.statistics import Agreement, agreement
 
@@ -112,3 +113,45 @@ def bad_crystals(misfits: Sequence[Misfit], are_refined: bool) -> dict[int, str]
                 f"it fits much worse than the others: R_obs is {one.r_obs:.3f}, and {usual:.3f} for those"
             )
     return found if len(found) < len(misfits) else {}
+
+
+class CrystalsDoNotFit(Exception):
+    """Some of several crystals do not fit and were to be left out.
+
+    ``reasons``: by the index of their experiments.
+    """
+
+    def __init__(self, reasons: Mapping[int, str]) -> None:
+        super().__init__(reasons)
+        self.reasons = reasons
+
+
+def exclude_bad(data: Dataset, calculated: _Array) -> None:
+    """Stop a refinement whose crystals do not all fit.
+
+    Args:
+        calculated: shape (n,), on the scale of the observed intensities.
+
+    Raises:
+        CrystalsDoNotFit: names them.
+    """
+    found = bad_crystals(_misfits(data, calculated), are_refined=True)
+    if found:
+        raise CrystalsDoNotFit(found)
+
+
+def crystal_warnings(data: Dataset, calculated: _Array) -> tuple[str, ...]:
+    """Sentences on crystals that fit much worse than others; calculated: as ``exclude_bad``."""
+    return tuple(
+        f"experiment {i} may not belong to the others: {reason}: look at its data, or refine without it "
+        "(crystals.exclude_bad=True)"
+        for i, reason in bad_crystals(_misfits(data, calculated), are_refined=True).items()
+    )
+
+
+def _misfits(data: Dataset, calculated: _Array) -> list[Misfit]:
+    observations = data.observations
+    members = [~data.held_out & (observations.experiment == i) for i in range(len(data.scans))]
+    return [
+        misfit(observations.intensity[m], observations.sigma[m], calculated[m]) for m in members
+    ]

@@ -9,7 +9,6 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cctbx import xray
 
@@ -34,7 +33,7 @@ from dials_hybrid_refine.refinement.convergence import (
     converged_selection,
     convergence_rows,
 )
-from dials_hybrid_refine.refinement.crystal_fit import Misfit, bad_crystals, misfit
+from dials_hybrid_refine.refinement.crystal_fit import crystal_warnings, exclude_bad
 from dials_hybrid_refine.refinement.dataset import Dataset
 from dials_hybrid_refine.refinement.diagnosis import Diagnosis, is_poor
 from dials_hybrid_refine.refinement.frames import Frames, choose_frames
@@ -79,17 +78,6 @@ _MUCH_BETTER = 1.5
 
 #: fewest reflections for each structural parameter
 _MIN_DATA_PER_PARAMETER = 2
-
-
-class CrystalsDoNotFit(Exception):
-    """Some of several crystals do not fit and were to be left out.
-
-    ``reasons``: by the index of their experiments.
-    """
-
-    def __init__(self, reasons: Mapping[int, str]) -> None:
-        super().__init__(reasons)
-        self.reasons = reasons
 
 
 @one_torch_thread()
@@ -185,7 +173,8 @@ def run_refinement(
         refinement.judge_outliers(coarse(start.largest))
     if refinement.state.status != "interrupted":
         if options.exclude_bad:
-            _exclude_bad(refinement, data)
+            assert refinement.state.evaluation is not None
+            exclude_bad(data, refinement.state.evaluation.calculated.numpy())
         if options.thickness.largest is None:
             assert refinement.state.objective is not None
             trim_thickness(model, refinement.state.objective)
@@ -213,40 +202,10 @@ def run_refinement(
     if result.status == "interrupted":
         return result
     questions = _questions(refinement, data, structure, options, coarse, result)
-    of_crystals = _crystal_warnings(data, result.calculated)
+    of_crystals = crystal_warnings(data, result.calculated)
     result = replace(result, warnings=(*result.warnings, *of_crystals, *questions))
     hand_test = HandTest(refinement, data, fine, options.weighting.instability)
     return with_hand(result, options.absolute_structure, hand_test, summary_of)
-
-
-def _exclude_bad(refinement: Refinement, data: Dataset) -> None:
-    """Stop where crystals do not fit.
-
-    Raises:
-        CrystalsDoNotFit: names them.
-    """
-    evaluation = refinement.state.evaluation
-    assert evaluation is not None
-    found = bad_crystals(_misfits(data, evaluation.calculated.numpy()), are_refined=True)
-    if found:
-        raise CrystalsDoNotFit(found)
-
-
-def _misfits(data: Dataset, calculated: NDArray[np.float64]) -> list[Misfit]:
-    observations = data.observations
-    members = [~data.held_out & (observations.experiment == i) for i in range(len(data.scans))]
-    return [
-        misfit(observations.intensity[m], observations.sigma[m], calculated[m]) for m in members
-    ]
-
-
-def _crystal_warnings(data: Dataset, calculated: NDArray[np.float64]) -> tuple[str, ...]:
-    """Sentences on crystals that fit much worse than others."""
-    return tuple(
-        f"experiment {i} may not belong to the others: {reason}: look at its data, or refine without it "
-        "(crystals.exclude_bad=True)"
-        for i, reason in bad_crystals(_misfits(data, calculated), are_refined=True).items()
-    )
 
 
 def _questions(

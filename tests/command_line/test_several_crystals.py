@@ -22,7 +22,8 @@ from libtbx.utils import Sorry
 from benchmarks.several_crystals import write_crystal, write_structures
 from dials_hybrid_refine.command_line import hybrid_refine, hybrid_simulate
 from dials_hybrid_refine.io.crystal_files import Recorded, together
-from dials_hybrid_refine.refinement.program import CrystalsDoNotFit, run_refinement
+from dials_hybrid_refine.refinement.crystal_fit import CrystalsDoNotFit
+from dials_hybrid_refine.refinement.program import run_refinement
 
 #: mean thickness in Angstrom along the scan of each crystal
 PROFILES = [(250, 330), (420, 380)]
