@@ -32,7 +32,7 @@ WAVELENGTHS = [0.0250793, 0.0196875]
 SIMULATE = ["d_min=0.9", "noise.poisson=True", "beams.g_max=1.2", "beams.s_max=0.01", "nproc=1"]
 PAIRS = ["0.expt", "0.refl", "1.expt", "1.refl", "model.cif"]
 QUICK = [*FAST, "beams.g_max=1.2", "beams.s_max=0.01", "beams.tilt_step=0.1",
-         "absolute_structure.test=False"]  # fmt: skip
+         "absolute_structure.test=False", "difference_map=False"]  # fmt: skip
 EXCLUDE = "crystals.exclude_bad=True"
 
 
@@ -90,7 +90,7 @@ def joint(wedges, tmp_path_factory) -> Path:
     here = Path.cwd()
     os.chdir(folder)
     try:
-        more = ["absorption.model=tabulated", "convergence=True",
+        more = ["absorption.model=tabulated", "convergence=True", "difference_map=True",
                 "output.res=a.res", "output.hkl=a.hkl", "output.mtz=a.mtz", "output.plots=plots",
                 "cif.reflections=merged"]  # fmt: skip
         hybrid_refine.run([*PAIRS, *QUICK, *more])
