@@ -81,7 +81,7 @@ def quartz_problem() -> Problem:
         files = [str(data / f"integrated.{suffix}") for suffix in ("expt", "refl")]
         files.append(str(quartz_start(Path(name))))
         read = read_input(parse_command_line(phil_scope, "", "", files))
-    return Problem(read.scan, read.observations, read.model.structure)
+    return Problem(read.scans[0], read.observations, read.model.structure)
 
 
 def simulated(case: Case, thickness: float, displacement: float, anisotropic: bool) -> Problem:

@@ -78,11 +78,11 @@ class Problem:
 
         with torch.no_grad():
             potential = self.simulator.potential(self.atoms)
-            inputs, coupling, wave_number = self.simulator._inputs(
-                self.atoms, potential, self.models
+            (group,) = self.simulator._inputs(self.atoms, [potential], self.models)
+            problem = propagation._Problem(
+                group.coupling, group.wave_number, self.simulator.settings
             )
-            problem = propagation._Problem(coupling, wave_number, self.simulator.settings)
-            return [problem.matrices(batch) for batch in inputs]
+            return [problem.matrices(batch) for batch in group.inputs]
 
     def series_seconds(self) -> float:
         """Seconds of the Chebyshev series alone, the matrices and bounds being there."""

@@ -33,7 +33,7 @@ def evaluate(
     models = PhysicalModels(
         fixed_thickness(inputs["thickness"], inputs["weight"]),
         constant_rotation(inputs["rotation"]),
-        None if absorption is None else lambda a, c, u: inputs["absorption"] * u,
+        None if absorption is None else lambda a, c, u, e: inputs["absorption"] * u,
     )
     atoms = AtomicParameters(inputs["sites"], inputs["u_star"], inputs["occupancies"])
     parts = simulator(atoms, models)

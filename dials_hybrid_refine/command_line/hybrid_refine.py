@@ -23,6 +23,8 @@ Examples::
   dials.hybrid_refine scaled.expt scaled.refl model.ins d_min=0.7 nproc=4
 
   dials.hybrid_refine integrated.expt integrated.refl model.cif thickness.model=constant
+
+  dials.hybrid_refine first.expt first.refl second.expt second.refl model.cif crystals.exclude_bad=True
 """
 
 from __future__ import annotations
@@ -40,13 +42,19 @@ from smtbx.refinement.constraints import InvalidConstraint
 
 from dials_hybrid_refine.command_line.failure_note import noted_failure
 from dials_hybrid_refine.command_line.refine_checkpoint import begin_journal, end_journal
+from dials_hybrid_refine.command_line.refine_crystals import refined_crystals, settled
 from dials_hybrid_refine.command_line.refine_data_checks import check_data, with_data_checks
 from dials_hybrid_refine.command_line.refine_files import check_formats
-from dials_hybrid_refine.command_line.refine_input import check_limits, read_input, virtual_frames
+from dials_hybrid_refine.command_line.refine_input import (
+    InputData,
+    check_limits,
+    read_input,
+    virtual_frames,
+)
 from dials_hybrid_refine.command_line.refine_options import refinement_options
 from dials_hybrid_refine.command_line.refine_output import (
     check_output,
-    refined_experiments,
+    refined_data,
     refined_geometry,
     write_output,
 )
@@ -61,6 +69,7 @@ from dials_hybrid_refine.io.run_lock import sole_writer
 from dials_hybrid_refine.models.effects import EffectContext
 from dials_hybrid_refine.refinement.program import run_refinement
 from dials_hybrid_refine.refinement.refine import Controls
+from dials_hybrid_refine.refinement.result import Result
 from dials_hybrid_refine.refinement.thickness_course import STEPS_BEFORE_RESCAN
 from dials_hybrid_refine.report.log_result import log_result
 from dials_hybrid_refine.report.progress import show_iterations, stop_on_signal
@@ -115,9 +124,8 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
         data = read_input(command)
         check_formats(command.params, data.model)
         options = refinement_options(command.params)
-        effects = make_effects(plugins, command.params, EffectContext([data.scan]))
-        frames = virtual_frames(command.params, data)
-        findings = check_data(data, options) if command.params.data_checks else ()
+        virtual_frames(command.params, data)
+        effects = make_effects(plugins, command.params, EffectContext(data.scans))
         journal = begin_journal(command, data.files, effects)
         most = (
             STEPS_BEFORE_RESCAN
@@ -129,26 +137,39 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
             show_iterations(most) as observer,
             explained_failures(data.files.structure),
         ):
-            result = run_refinement(
-                [data.scan],
-                data.observations,
-                data.model.structure,
-                options,
-                Controls(observer, should_stop, journal),
-                data.model.constraints,
-                effects,
-                frames=frames,
-                disorder=data.model.disorder,
-                restraints=data.model.restraints,
-            )
+            controls = Controls(observer, should_stop, journal)
+            data = settled(command, data, options, journal)
+            findings = check_data(data, options) if command.params.data_checks else {}
+
+            def refine(data: InputData) -> Result:
+                return run_refinement(
+                    data.scans,
+                    data.observations,
+                    data.model.structure,
+                    options,
+                    controls,
+                    data.model.constraints,
+                    make_effects(plugins, command.params, EffectContext(data.scans)),
+                    frames=virtual_frames(command.params, data),
+                    disorder=data.model.disorder,
+                    restraints=data.model.restraints,
+                )
+
+            data, result = refined_crystals(data, refine)
         if command.params.data_checks:
             result = with_data_checks(result, findings, data, options)
         geometry = refined_geometry(result, data)
-        log_result(result, geometry)
-        experiments = refined_experiments(data, result)
+        log_result(result, geometry, [crystal.record for crystal in data.crystals])
+        experiments, reflections = refined_data(data, result)
         # called from here so that dxtbx records this program in the history of the file
         write_output(
-            command, options, data, result, geometry, lambda path: experiments.as_file(path)
+            command,
+            options,
+            data,
+            result,
+            geometry,
+            reflections,
+            lambda path: experiments.as_file(path),
         )
         end_journal(checkpoint, result.status)
     if result.status == "interrupted":

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from dials_hybrid_refine.command_line.refine_input import InputData
+from dials_hybrid_refine.command_line.refine_input import Crystal, InputData
 from dials_hybrid_refine.io.table_facts import table_facts
 from dials_hybrid_refine.refinement.data_checks.at_end import findings_at_end
 from dials_hybrid_refine.refinement.data_checks.at_start import findings_at_start
@@ -17,30 +17,51 @@ from dials_hybrid_refine.refinement.result import Result
 logger = logging.getLogger("dials.hybrid_refine")
 
 
-def check_data(data: InputData, options: RefinementOptions) -> tuple[Finding, ...]:
-    """Look at the data before anything is calculated, and say in the log what was found."""
-    found = findings_at_start(
-        [data.scan],
-        data.observations,
-        data.model.structure.crystal_symmetry(),
-        table_facts(data.table, data.observations, data.exclusion),
-        options.beams.g_max,
-        options.orientation.expected_size,
-    )
-    _say(found)
+def check_data(data: InputData, options: RefinementOptions) -> dict[str, tuple[Finding, ...]]:
+    """Look at each crystal's data before anything is calculated, and say in the log what was found.
+
+    Returns what was found, by the names of the crystals.
+    """
+    found = {}
+    for crystal in data.crystals:
+        found[crystal.name] = findings_at_start(
+            [crystal.scan],
+            crystal.observations,
+            data.model.structure.crystal_symmetry(),
+            table_facts(crystal.table, crystal.observations, crystal.exclusion),
+            options.beams.g_max,
+            options.orientation.expected_size,
+        )
+        _say(_named(found[crystal.name], crystal, data))
     return found
 
 
 def with_data_checks(
-    result: Result, start: Sequence[Finding], data: InputData, options: RefinementOptions
+    result: Result,
+    start: Mapping[str, Sequence[Finding]],
+    data: InputData,
+    options: RefinementOptions,
 ) -> Result:
     """The result with the findings of the start, and those of its residuals, which go to the log."""
-    result = replace(result, data_checks=tuple(start))
     orientation = options.orientation
     expected_size = orientation.expected_size if orientation.model == "smooth" else None
-    found = findings_at_end(result, [data.scan], options.weighting.instability, expected_size)
-    _say(found)
-    return replace(result, data_checks=(*start, *found))
+    earlier: list[Finding] = []
+    new: list[Finding] = []
+    for i, crystal in enumerate(data.crystals):
+        at_start = tuple(start[crystal.name])
+        part = replace(result.of_crystal(i), data_checks=at_start)
+        found = findings_at_end(part, [crystal.scan], options.weighting.instability, expected_size)
+        earlier += _named(at_start, crystal, data)
+        new += _named(found, crystal, data)
+    _say(new)
+    return replace(result, data_checks=(*earlier, *new))
+
+
+def _named(findings: Sequence[Finding], crystal: Crystal, data: InputData) -> list[Finding]:
+    """The findings, which name their crystal where it is one of several."""
+    if len(data.crystals) == 1:
+        return list(findings)
+    return [replace(one, sentence=f"{crystal.name}: {one.sentence}") for one in findings]
 
 
 def _say(findings: Sequence[Finding]) -> None:

@@ -122,4 +122,5 @@ def refinement_options(params: Any) -> RefinementOptions:
             auto(params.absolute_structure.test), params.absolute_structure.apply
         ),
         difference_map=params.difference_map,
+        exclude_bad=params.crystals.exclude_bad,
     )

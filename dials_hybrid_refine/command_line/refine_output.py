@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from dials.array_family import flex
 from dials.util.version import dials_version
 from dxtbx.model import ExperimentList
 
@@ -21,11 +22,13 @@ from dials_hybrid_refine.io.cif_experiment import (
     DIALS,
     PETS2,
     MeasuredCell,
+    MeasuredScan,
     Measurement,
     measured_cell,
     stated_cell,
 )
 from dials_hybrid_refine.io.command_input import CommandInput
+from dials_hybrid_refine.io.crystal_files import together
 from dials_hybrid_refine.io.difference_map_files import write_map, write_map_coefficients
 from dials_hybrid_refine.io.output_files import TEXT, check_folder, check_outputs, write_atomically
 from dials_hybrid_refine.io.refined_experiments import follow_hand, with_orientation_correction
@@ -68,23 +71,24 @@ def refined_geometry(result: Result, data: InputData) -> Geometry:
 
 
 def _cell(data: InputData) -> MeasuredCell | None:
-    """The cell with s.u., as DIALS refined it or, if it did not, as the model's file states it."""
+    """The cell with s.u., as DIALS refined that of the first crystal or, if it did not, as the model's file states it."""
     of_model = stated_cell(data.model.structure, data.model.cell_su)
-    return measured_cell(data.experiment.crystal) or of_model
+    return measured_cell(data.crystals[0].experiment.crystal) or of_model
 
 
 def measurement_of(command: CommandInput, data: InputData) -> Measurement:
     """What the files state of the experiment."""
     params = command.params
+    first = data.crystals[0]
     return Measurement(
-        wavelength=data.scan.wavelength,
+        scans=tuple(
+            MeasuredScan(scan.wavelength, scan.phi_range, scan.image_width) for scan in data.scans
+        ),
         cell=_cell(data),
-        phi_range=data.scan.phi_range,
-        image_width=data.scan.image_width,
         intensity=params.intensity,
-        n_excluded=data.exclusion.counts,
+        n_excluded=data.n_excluded,
         steps=params.beams.tilts_per_window,
-        reduction=PETS2 if "pets_frame_phi" in data.table else DIALS,
+        reduction=PETS2 if "pets_frame_phi" in first.table else DIALS,
         origin=described_origin(
             data.files.digests,
             decisive_parameters(command.changed, stages_only=False),
@@ -93,13 +97,20 @@ def measurement_of(command: CommandInput, data: InputData) -> Measurement:
     )
 
 
-def refined_experiments(data: InputData, result: Result) -> ExperimentList:
-    """The experiment with the refined orientation, and the hand of the refined structure."""
-    correction = _correction_at(result, data.scan)
-    refined = ExperimentList([with_orientation_correction(data.experiment, data.scan, correction)])
-    if result.absolute_structure is not None and result.absolute_structure.applied:
-        follow_hand(refined[0].crystal, result.structure)
-    return refined
+def refined_data(data: InputData, result: Result) -> tuple[ExperimentList, flex.reflection_table]:
+    """The experiments with refined orientations and the hand of the refined structure, and the
+    reflections with calculated intensities."""
+    refined = []
+    for i, crystal in enumerate(data.crystals):
+        correction = _correction_at(result, crystal.scan, i)
+        experiment = with_orientation_correction(crystal.experiment, crystal.scan, correction)
+        if result.absolute_structure is not None and result.absolute_structure.applied:
+            follow_hand(experiment.crystal, result.structure)
+        table = with_calculated(crystal.table, result, crystal.exclusion, i)
+        refined.append((experiment, table))
+    if len(refined) == 1:
+        return ExperimentList([refined[0][0]]), refined[0][1]
+    return together(refined)
 
 
 def write_output(
@@ -108,11 +119,13 @@ def write_output(
     data: InputData,
     result: Result,
     geometry: Geometry,
+    reflections: flex.reflection_table,
     write_experiments: Callable[[str], object],
 ) -> None:
     """Write the files of the ``output`` scope.
 
     Args:
+        reflections: of ``refined_data``.
         write_experiments: to a path, called in the program's own module: dxtbx records the caller in
             the history of the file.
 
@@ -124,15 +137,17 @@ def write_output(
     content = summary(
         result,
         data.files,
-        data.exclusion.counts,
+        data.n_excluded,
         params.seed,
         geometry,
         command.changed,
-        [experiment_entry(data.experiment)],
+        [experiment_entry(one.experiment, i) for i, one in enumerate(data.crystals)],
+        [crystal.record for crystal in data.crystals],
+        data.excluded,
     )
     report = ReportFiles(output.html, output.plots_json, output.plots, output.plots_format)
     date = datetime.now().strftime("%Y-%m-%d %H:%M")
-    report_context = ReportContext(command.changed, len(data.table), dials_version(), date)
+    report_context = ReportContext(command.changed, data.n_read, dials_version(), date)
 
     def write_json(path: str) -> None:
         with open(path, "w", **TEXT) as stream:
@@ -146,9 +161,7 @@ def write_output(
         (
             "reflections",
             output.reflections,
-            lambda path: write_reflections(
-                with_calculated(data.table, result, data.exclusion), path
-            ),
+            lambda path: write_reflections(reflections, path),
         ),
         ("summary", output.json, write_json),
         *report_writers(report, result, content, report_context),
@@ -172,10 +185,9 @@ def write_output(
         write_plot_files(report, result)
 
 
-def _correction_at(result: Result, scan: ScanGeometry) -> np.ndarray:
+def _correction_at(result: Result, scan: ScanGeometry, experiment: int) -> np.ndarray:
     """Orientation correction (p, 3) in radians at the scan points, from the block centres."""
-    profiles = result.profiles
-    columns = [
-        np.interp(scan.phi_points, profiles.phi, profiles.orientation[:, k]) for k in range(3)
-    ]
+    mine = result.profiles.experiment == experiment
+    phi, orientation = result.profiles.phi[mine], result.profiles.orientation[mine]
+    columns = [np.interp(scan.phi_points, phi, orientation[:, k]) for k in range(3)]
     return np.radians(np.stack(columns, axis=-1))

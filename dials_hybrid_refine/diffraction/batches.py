@@ -18,11 +18,11 @@ _TARGET_BYTES = {"cpu": 1_500_000, "cuda": 500_000_000}
 
 @dataclass(frozen=True)
 class BlockBatch:
-    """B blocks of n tilts, padded to N beams and R observed beams.
+    """B blocks of n tilts of one experiment, padded to N beams and R observed beams.
 
     Attributes:
         block: shape (B,), positions in the list of blocks.
-        experiment, phi_centre: shape (B,).
+        experiment, phi_centre: shape (B,); the experiment is the same in all.
         phi: shape (B, n), degrees.
         bases: shape (B, n, 3, 3), 1/Angstrom, without orientation correction.
         geometry: the beams (padded with 000, which is off there).
@@ -164,7 +164,8 @@ def make_batches(
 ) -> list[BlockBatch]:
     """Group blocks of like size, with little padding; large batches first.
 
-    Blocks without a beam that is observed while on are left out (they add nothing).
+    Blocks without a beam that is observed while on are left out (they add nothing). A batch holds blocks
+    of one experiment, so that what differs between crystals and beams is one number in it.
 
     Args:
         directions: shape (n_experiments, 3), unit vectors along s0.
@@ -173,7 +174,7 @@ def make_batches(
     """
     order = sorted(
         (i for i, block in enumerate(blocks) if block.n_rows),
-        key=lambda i: (len(blocks[i].phi), len(blocks[i].hkl)),
+        key=lambda i: (-blocks[i].experiment, len(blocks[i].phi), len(blocks[i].hkl)),
         reverse=True,
     )
     n_parts = 1 if is_real else 2
@@ -189,7 +190,8 @@ def make_batches(
             first = blocks[groups[-1][0]]
             room = (len(groups[-1]) + 1) * size(first) <= target
             like = len(blocks[i].hkl) > 0.9 * len(first.hkl)
-            if room and like and len(blocks[i].phi) == len(first.phi):
+            same = blocks[i].experiment == first.experiment
+            if same and room and like and len(blocks[i].phi) == len(first.phi):
                 groups[-1].append(i)
                 continue
         groups.append([i])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -42,3 +43,13 @@ class Observations:
     def select(self, selection: NDArray[np.bool_] | NDArray[np.int64]) -> Observations:
         """The observations of a boolean mask or an index array."""
         return Observations(**{f.name: getattr(self, f.name)[selection] for f in fields(self)})
+
+
+def joined(parts: Sequence[Observations]) -> Observations:
+    """The observations of several experiments, the k-th part becoming experiment k."""
+    columns = {
+        f.name: np.concatenate([getattr(part, f.name) for part in parts])
+        for f in fields(Observations)
+    }
+    numbers = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    return Observations(**{**columns, "experiment": numbers})

@@ -10,6 +10,7 @@ Humphreys (1979), Rep. Prog. Phys. 42, 1825, equations 2.3-2.10.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -166,6 +167,19 @@ class CrystalPotential:
         self._index = torch.from_numpy(reduction.index)
         self._phase = torch.from_numpy(reduction.phase)
         self._friedel = torch.from_numpy(reduction.friedel)
+
+    def at_wavelength(self, wavelength: float) -> CrystalPotential:
+        """The same crystal for electrons of another wavelength (Angstrom); tables are shared."""
+        other = copy.copy(self)
+        other.wavelength = wavelength
+        other._scale = self._scale * self.ratio_to(wavelength)
+        # divided by the speed of the electrons
+        other.__dict__.pop("_absorptive_tables", None)
+        return other
+
+    def ratio_to(self, wavelength: float) -> float:
+        """U for electrons of another wavelength (Angstrom) over this U: that of the masses gamma m."""
+        return relativistic_factor(wavelength) / relativistic_factor(self.wavelength)
 
     def __call__(self, atoms: AtomicParameters) -> torch.Tensor:
         """U_h in 1/Angstrom^2, complex128, shape (n,), in the order of ``hkl``."""

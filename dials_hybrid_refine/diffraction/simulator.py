@@ -58,22 +58,23 @@ class PhysicalModels:
             weights (B, m).
         rotation: (experiment (B,), phi (B, n)) -> rotation vectors (B, n, 3) in radians, the
             correction of the crystal's orientation: g' = R g.
-        absorption: (atoms, crystal, its U (n_h,)) -> U' (n_h,) of the same reflections, complex,
-            or None without absorption.
-        spread: () -> rotation vectors (k, 3) in radians, laboratory frame, of k parts of the crystal
-            of equal volume, whose intensities are averaged; None for a perfect crystal.
+        absorption: (atoms, crystal, its U (n_h,), experiment) -> U' (n_h,) of the same reflections,
+            complex, or None without absorption.
+        spread: experiment -> rotation vectors (k, 3) in radians, laboratory frame, of k parts of the
+            crystal of equal volume, whose intensities are averaged; None for perfect crystals.
         curve_effects: each changes rocking curves: (curves (B, R, n), batch) -> (B, R, n).
         intensity_effects: each changes parts of integrated intensities: (values (P,), parts) -> (P,).
         potential_change: shape (n_unique,), complex: added to the atoms' U of
-            ``Simulator.crystal.unique_hkl`` in 1/Angstrom^2; None: nothing.
+            ``Simulator.crystal.unique_hkl`` in 1/Angstrom^2, for electrons of the wavelength of
+            ``Simulator.crystal``; None: nothing.
     """
 
     thickness: Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
     rotation: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     absorption: (
-        Callable[[AtomicParameters, CrystalPotential, torch.Tensor], torch.Tensor] | None
+        Callable[[AtomicParameters, CrystalPotential, torch.Tensor, int], torch.Tensor] | None
     ) = None
-    spread: Callable[[], torch.Tensor] | None = None
+    spread: Callable[[int], torch.Tensor] | None = None
     curve_effects: Sequence[Callable[[torch.Tensor, BlockBatch], torch.Tensor]] = ()
     intensity_effects: Sequence[Callable[[torch.Tensor, IntensityParts], torch.Tensor]] = ()
     potential_change: torch.Tensor | None = None
@@ -83,6 +84,19 @@ class PhysicalModels:
         for effect in self.curve_effects:
             curves = effect(curves, batch)
         return curves
+
+
+@dataclass(frozen=True)
+class _CoupledBatches:
+    """Batches that share one table of couplings, and those of a mosaic crystal once for each part.
+
+    ``positions``: of the batches in the simulator's list, part by part.
+    """
+
+    positions: list[int]
+    inputs: list[BatchInput]
+    coupling: Coupling
+    wave_number: torch.Tensor
 
 
 class Simulator:
@@ -97,7 +111,7 @@ class Simulator:
     ) -> None:
         """
         Args:
-            scans: geometry of each experiment; all must have one wavelength.
+            scans: geometry of each experiment.
             plans: planned blocks (``plan_blocks``) of each experiment.
             composition: the structure's invariant part.
             settings: precision, threads, memory, device.
@@ -109,11 +123,16 @@ class Simulator:
         if not any(block.n_rows for block in blocks):
             raise ValueError("no observed reflection crosses the Ewald sphere inside its window")
         self.settings = settings
-        self._wavelength = scans[0].wavelength
+        self._wavelengths = [scan.wavelength for scan in scans]
         self._segment_phi = [plan.segment_phi for plan in plans]
         tails = np.concatenate([block.tail_hkl for block in blocks])
         table = DifferenceTable(blocks, tails)
-        self._potential = CrystalPotential(table.hkl, composition, self._wavelength)
+        self._potential = CrystalPotential(table.hkl, composition, self._wavelengths[0])
+        crystals = {
+            w: self._potential if w == self._wavelengths[0] else self._potential.at_wavelength(w)
+            for w in self._wavelengths
+        }
+        self._crystals = [crystals[w] for w in self._wavelengths]
         # seen from a centre of symmetry the potential is real; intensities do not see the origin
         centre = composition.inversion_centre()
         self._is_centric = centre is not None
@@ -123,6 +142,8 @@ class Simulator:
         self.batches = make_batches(blocks, table, directions, self._is_centric, settings.device)
         self._tail_index = torch.from_numpy(table.positions(tails).astype(np.int64))
         self._tail_weight = torch.from_numpy(np.concatenate([b.tail_weight for b in blocks]))
+        # the blocks come experiment by experiment
+        self._tail_counts = [sum(len(b.tail_weight) for b in plan.blocks) for plan in plans]
         offsets = np.cumsum([0, *(len(plan.segment_phi) for plan in plans)])
         self._set_places(offsets)
 
@@ -154,7 +175,8 @@ class Simulator:
 
     @property
     def crystal(self) -> CrystalPotential:
-        """The potential of the structure, at the differences between beams."""
+        """The potential of the structure, at the differences between beams, for electrons of the
+        first experiment's wavelength."""
         return self._potential
 
     def block_positions(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -190,17 +212,26 @@ class Simulator:
         return index, self.block_positions()[0][block], (first + last) / 2
 
     def potential(self, atoms: AtomicParameters) -> torch.Tensor:
-        """U of the differences between beams, 1/Angstrom^2; the first one is U_0."""
+        """U of the differences between beams, 1/Angstrom^2, as ``crystal`` has it; the first is U_0."""
         return self._potential(atoms)
 
-    def _potential_with(self, atoms: AtomicParameters, models: PhysicalModels) -> torch.Tensor:
+    def _potentials(self, atoms: AtomicParameters, models: PhysicalModels) -> list[torch.Tensor]:
+        """U of the differences between beams for the electrons of each experiment."""
         potential = self.potential(atoms)
         change = models.potential_change
-        return potential if change is None else potential + self.crystal.expand(change)
+        if change is not None:
+            potential = potential + self.crystal.expand(change)
+        scaled = {
+            w: potential
+            if w == self._potential.wavelength
+            else self._potential.ratio_to(w) * potential
+            for w in self._wavelengths
+        }
+        return [scaled[w] for w in self._wavelengths]
 
     def rocking_curves(self, atoms: AtomicParameters, models: PhysicalModels) -> list[torch.Tensor]:
         """For each batch the intensities (B, R, n) of its observed beams at its tilts."""
-        return self._curves(atoms, self._potential_with(atoms, models), models)
+        return self._curves(atoms, self._potentials(atoms, models), models)
 
     @cached_property
     def parts(self) -> IntensityParts:
@@ -214,18 +245,28 @@ class Simulator:
 
     def _integrated(self, atoms: AtomicParameters, models: PhysicalModels) -> torch.Tensor:
         """The values (P,) before any intensity effect."""
-        potential = self._potential_with(atoms, models)
-        curves = self._curves(atoms, potential, models)
+        potentials = self._potentials(atoms, models)
+        curves = self._curves(atoms, potentials, models)
         parts = [
             (curve[batch.pair_block, batch.pair_row] * batch.pair_weight).sum(-1)
             for batch, curve in zip(self.batches, curves)
         ]
-        wave_number_sq = 1 / self._wavelength**2 + potential[0].real
-        u_tail = potential[self._tail_index]
-        tails = (
-            torch.view_as_real(u_tail).square().sum(-1) * self._tail_weight / (2 * wave_number_sq)
-        )
-        return torch.cat([*parts, tails])
+        return torch.cat([*parts, *self._tails(potentials)])
+
+    def _tails(self, potentials: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """The kinematical tails of each experiment."""
+        indices = self._tail_index.split(self._tail_counts)
+        weights = self._tail_weight.split(self._tail_counts)
+        tails = []
+        for wavelength, potential, index, weight in zip(
+            self._wavelengths, potentials, indices, weights
+        ):
+            wave_number_sq = 1 / wavelength**2 + potential[0].real
+            u_tail = potential[index]
+            tails.append(
+                torch.view_as_real(u_tail).square().sum(-1) * weight / (2 * wave_number_sq)
+            )
+        return tails
 
     def _change_values(self, values: torch.Tensor, models: PhysicalModels) -> torch.Tensor:
         for effect in models.intensity_effects:
@@ -245,28 +286,45 @@ class Simulator:
             the contribution's block, detached. Effects are linearised at the current curves and
             values; one that mixes parts of several blocks is taken as if all blocks moved alike.
         """
-        inputs, coupling, wave_number = self._inputs(
-            atoms, self._potential_with(atoms, models), models
-        )
 
-        def integrate(position: int, part: torch.Tensor) -> torch.Tensor:
-            batch = inputs[position].batch
+        def integrate(batch: BlockBatch, part: torch.Tensor) -> torch.Tensor:
             window = batch.pair_weight[:, None].to(part.dtype)
             return (part[batch.pair_block, :, batch.pair_row] * window).sum(-1).double()
 
-        def reduce(position: int, nodes: NodeIntensities) -> tuple[torch.Tensor, torch.Tensor]:
-            node_weight = inputs[position].weight
-            nodes = _after_effects(nodes, node_weight, models, inputs[position].batch)
-            by_weight = integrate(position, nodes.intensity)
+        def reduce(part: BatchInput, nodes: NodeIntensities) -> tuple[torch.Tensor, torch.Tensor]:
+            nodes = _after_effects(nodes, part.weight, models, part.batch)
+            by_weight = integrate(part.batch, nodes.intensity)
             if nodes.slope is None:
                 return by_weight, torch.zeros_like(by_weight)
-            weight = node_weight[inputs[position].batch.pair_block]
-            return by_weight, integrate(position, nodes.slope) * weight
+            weight = part.weight[part.batch.pair_block]
+            return by_weight, integrate(part.batch, nodes.slope) * weight
 
-        parts = propagate_nodes(inputs, coupling, wave_number, self.settings, reduce, slopes)
-        tails = parts[0][0].new_zeros(len(self._tail_weight), parts[0][0].shape[1])
+        groups = self._inputs(atoms, self._potentials(atoms, models), models)
+        found = []
+        for group in groups:
+
+            def of_group(
+                position: int, nodes: NodeIntensities, inputs: list[BatchInput] = group.inputs
+            ) -> tuple[torch.Tensor, torch.Tensor]:
+                return reduce(inputs[position], nodes)
+
+            found.append(
+                propagate_nodes(
+                    group.inputs,
+                    group.coupling,
+                    group.wave_number,
+                    self.settings,
+                    of_group,
+                    slopes,
+                )
+            )
+        first = found[0][0][0]
+        tails = first.new_zeros(len(self._tail_weight), first.shape[1])
         by_weight, by_thickness = (
-            torch.cat([*self._mean_over_crystal(column), tails]) for column in zip(*parts)
+            torch.cat(
+                [*self._means(groups, [[pair[k] for pair in parts] for parts in found]), tails]
+            )
+            for k in (0, 1)
         )
         if not models.intensity_effects:
             return by_weight, by_thickness
@@ -283,43 +341,82 @@ class Simulator:
             return change(by_weight), change(by_thickness)
 
     def _inputs(
-        self, atoms: AtomicParameters, potential: torch.Tensor, models: PhysicalModels
-    ) -> tuple[list[BatchInput], Coupling, torch.Tensor]:
-        wave_number = wave_number_in_crystal(self._wavelength, potential[0].real)
+        self,
+        atoms: AtomicParameters,
+        potentials: Sequence[torch.Tensor],
+        models: PhysicalModels,
+    ) -> list[_CoupledBatches]:
+        """What the propagation of all batches needs, those of one table of couplings together.
+
+        Args:
+            potentials: U (n,) for each experiment.
+        """
+        groups: dict[float, list[int]] = {}
+        for position, batch in enumerate(self.batches):
+            experiment = int(batch.experiment[0])
+            # crystals may absorb differently
+            shared = self._wavelengths[experiment] if models.absorption is None else experiment
+            groups.setdefault(shared, []).append(position)
+        return [self._coupled(atoms, potentials, models, members) for members in groups.values()]
+
+    def _coupled(
+        self,
+        atoms: AtomicParameters,
+        potentials: Sequence[torch.Tensor],
+        models: PhysicalModels,
+        members: list[int],
+    ) -> _CoupledBatches:
+        experiment = int(self.batches[members[0]].experiment[0])
+        potential = potentials[experiment]
+        wave_number = wave_number_in_crystal(self._wavelengths[experiment], potential[0].real)
         absorbs = models.absorption is not None
         if models.absorption is None:
             values, diagonal = potential, torch.zeros_like(potential[:1])
         else:
-            absorptive = models.absorption(atoms, self._potential, potential)
+            absorptive = models.absorption(atoms, self._crystals[experiment], potential, experiment)
             values, diagonal = potential + 1j * absorptive, 1j * absorptive[:1].real
         values = torch.cat([diagonal, values[1:]]) * self._phase / (2 * wave_number)
         inputs = []
-        for batch in self.batches:
+        for batch in (self.batches[i] for i in members):
             rotations = rotation_matrices(models.rotation(batch.experiment, batch.phi))
             thickness, weight = models.thickness(batch.experiment, batch.phi_centre)
             inputs.append(BatchInput(batch, rotations @ batch.bases, thickness, weight))
         if models.spread is not None:
+            experiments = [int(part.batch.experiment[0]) for part in inputs]
+            turns = {
+                e: rotation_matrices(models.spread(e)).unbind(0) for e in dict.fromkeys(experiments)
+            }
+            n_parts = len(turns[experiment])
             inputs = [
-                replace(part, bases=turn @ part.bases)
-                for turn in rotation_matrices(models.spread())
-                for part in inputs
+                replace(part, bases=turns[e][k] @ part.bases)
+                for k in range(n_parts)
+                for e, part in zip(experiments, inputs)
             ]
+            members = members * n_parts
         coupling = Coupling(values, self._is_centric and not absorbs, absorbs)
-        return inputs, coupling, wave_number
+        return _CoupledBatches(members, inputs, coupling, wave_number)
 
     def _curves(
-        self, atoms: AtomicParameters, potential: torch.Tensor, models: PhysicalModels
+        self,
+        atoms: AtomicParameters,
+        potentials: Sequence[torch.Tensor],
+        models: PhysicalModels,
     ) -> list[torch.Tensor]:
-        curves = propagate(*self._inputs(atoms, potential, models), self.settings)
-        curves = self._mean_over_crystal(curves)
+        groups = self._inputs(atoms, potentials, models)
+        settings = replace(self.settings, keep_bytes=self.settings.keep_bytes // len(groups))
+        found = [propagate(g.inputs, g.coupling, g.wave_number, settings) for g in groups]
+        curves = self._means(groups, found)
         return [models.change_curves(curve, batch) for curve, batch in zip(curves, self.batches)]
 
-    def _mean_over_crystal(self, values: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """One value for each batch from those of the parts of a mosaic crystal (``_inputs``)."""
-        n = len(self.batches)
-        if len(values) == n:
-            return list(values)
-        return [torch.stack(list(values[i::n])).mean(0) for i in range(n)]
+    def _means(
+        self, groups: Sequence[_CoupledBatches], values: Sequence[Sequence[torch.Tensor]]
+    ) -> list[torch.Tensor]:
+        """One value for each batch from those of all groups and, of mosaic crystals, parts."""
+        parts: list[list[torch.Tensor]] = [[] for _ in self.batches]
+        for group, own in zip(groups, values):
+            for position, value in zip(group.positions, own):
+                parts[position].append(value)
+        return [own[0] if len(own) == 1 else torch.stack(own).mean(0) for own in parts]
 
 
 def _after_effects(

@@ -34,7 +34,7 @@ checkpoint {
 """
 
 #: what a checkpoint has in its first line
-_PROGRAM, _FORMAT = "dials.hybrid_refine checkpoint", 1
+_PROGRAM, _FORMAT = "dials.hybrid_refine checkpoint", 2
 
 #: parameters, or scopes of them, that do not change the result, but for round-off
 _FREE = (
@@ -166,8 +166,8 @@ def _check_same(path: str, earlier: Provenance, now: Provenance) -> None:
             f"{path} was written by version {earlier.versions.get(program)} of {program}, and this "
             f"is {now.versions[program]}: use that version, {remedy}"
         )
-    for kind, digest in now.sha256.items():
-        if earlier.sha256.get(kind) != digest:
+    for kind in dict.fromkeys([*now.sha256, *earlier.sha256]):
+        if earlier.sha256.get(kind) != now.sha256.get(kind):
             raise ValueError(
                 f"{path} belongs to another {kind} file (their SHA-256 differ): give the file it was "
                 f"made from, {remedy}"

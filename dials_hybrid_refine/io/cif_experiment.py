@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
 import numpy as np
 
+import iotbx.cif.model
 from cctbx import miller, sgtbx, xray
 from cctbx.array_family import flex
 from dxtbx.model import Crystal
@@ -75,13 +76,22 @@ def stated_cell(structure: xray.structure, su: tuple[float, ...] | None) -> Meas
 
 
 @dataclass(frozen=True)
+class MeasuredScan:
+    """One scan: wavelength in Angstrom, first and last angle and width of an image in degrees."""
+
+    wavelength: float
+    phi_range: tuple[float, float]
+    image_width: float
+
+
+@dataclass(frozen=True)
 class Measurement:
     """What is known of the experiment.
 
     Attributes:
-        wavelength: in Angstrom.
-        cell: as DIALS refined it or, where it has no s.u. of it, as the model's file states it; or None.
-        phi_range: first and last angle of the scan in degrees. image_width: in degrees.
+        scans: at least one; each is of a crystal of its own.
+        cell: as DIALS refined it (of the first crystal) or, where it has no s.u. of it, as the model's
+            file states it; or None.
         intensity: "profile", "sum" or "slices".
         n_excluded: reflections left out before the refinement, by reason.
         steps: orientations in each intensity of data recorded in steps; None: continuous rotation.
@@ -89,15 +99,23 @@ class Measurement:
         origin: what is needed to repeat the refinement (``versions.described_origin``).
     """
 
-    wavelength: float
+    scans: tuple[MeasuredScan, ...]
     cell: MeasuredCell | None
-    phi_range: tuple[float, float]
-    image_width: float
     intensity: str
     n_excluded: Mapping[str, int]
     steps: int | None = None
     reduction: str = DIALS
     origin: str = ""
+
+    @property
+    def wavelength(self) -> float:
+        """That of the first scan in Angstrom."""
+        return self.scans[0].wavelength
+
+    @property
+    def wavelengths(self) -> tuple[float, ...]:
+        """The different ones of all scans in Angstrom, in their order."""
+        return tuple(dict.fromkeys(scan.wavelength for scan in self.scans))
 
 
 def cell_su(structure: xray.structure, cell: MeasuredCell | None) -> tuple[float, ...] | None:
@@ -175,25 +193,19 @@ def crystal_items(structure: xray.structure) -> dict[str, str]:
 
 def measurement_items(result: Result, measurement: Measurement) -> dict[str, str]:
     """Radiation, rotation, and what was measured; "?" for what only the author knows."""
-    wavelength = measurement.wavelength
-    first, last = measurement.phi_range
     intensity = {
         "profile": "profile-fitted",
         "sum": "summed",
         "slices": "summed image by image",
     }[measurement.intensity]
     kind = "continuous rotation" if measurement.steps is None else "rotation in steps"
-    method = (
-        f"{kind} from {first:g} to {last:g} degrees in images of "
-        f"{measurement.image_width:g} degrees; {intensity} intensities"
-    )
+    method = f"{kind} {_rotations(measurement.scans)}; {intensity} intensities"
     if measurement.steps is not None:
         method += f", each the sum over {measurement.steps} orientations"
     return {
         **dict.fromkeys(_UNKNOWN, "?"),
         "_diffrn_radiation_probe": "electron",
-        "_diffrn_radiation_wavelength": f"{wavelength:.6f}",
-        "_diffrn_source_voltage": f"{accelerating_voltage(wavelength) / 1000:.1f}",
+        **_wavelength_items(measurement),
         "_diffrn_measurement_method": fold(method),
         "_diffrn_measurement.rotation_mode": (
             "rotation" if measurement.steps is None else "stepwise"
@@ -201,6 +213,48 @@ def measurement_items(result: Result, measurement: Measurement) -> dict[str, str
         "_diffrn_measurement.method_precession": "no",
         **_reflection_items(result, measurement),
     }
+
+
+def _wavelength_items(measurement: Measurement) -> dict[str, str]:
+    """One wavelength and its voltage; several have a loop (``wavelength_loops``)."""
+    if len(measurement.wavelengths) > 1:
+        return {}
+    return {
+        "_diffrn_radiation_wavelength": f"{measurement.wavelength:.6f}",
+        "_diffrn_source_voltage": f"{accelerating_voltage(measurement.wavelength) / 1000:.1f}",
+    }
+
+
+def wavelength_loops(measurement: Measurement) -> list[iotbx.cif.model.loop]:
+    """A loop of the wavelengths where there are several."""
+    wavelengths = measurement.wavelengths
+    if len(wavelengths) < 2:
+        return []
+    columns = {
+        "_diffrn_radiation_wavelength_id": [str(i + 1) for i in range(len(wavelengths))],
+        "_diffrn_radiation_wavelength": [f"{value:.6f}" for value in wavelengths],
+    }
+    return [
+        iotbx.cif.model.loop(
+            data={name: flex.std_string(values) for name, values in columns.items()}
+        )
+    ]
+
+
+def _rotations(scans: Sequence[MeasuredScan]) -> str:
+    texts = [
+        f"from {scan.phi_range[0]:g} to {scan.phi_range[1]:g} degrees in images of "
+        f"{scan.image_width:g} degrees"
+        for scan in scans
+    ]
+    if len(scans) == 1:
+        return texts[0]
+    differ = len({scan.wavelength for scan in scans}) > 1
+    lines = [
+        f"crystal {i}: {text}" + (f" at {scan.wavelength:.6f} Angstrom" if differ else "")
+        for i, (scan, text) in enumerate(zip(scans, texts), start=1)
+    ]
+    return f"of {len(scans)} crystals; " + "; ".join(lines)
 
 
 def _reflection_items(result: Result, measurement: Measurement) -> dict[str, str]:
@@ -211,21 +265,21 @@ def _reflection_items(result: Result, measurement: Measurement) -> dict[str, str
     d = np.array(structure.unit_cell().d(indices).as_numpy_array())
     used = ~(result.held_out | result.rejected)
 
-    def theta(spacing: float) -> str:
-        return number(math.degrees(math.asin(measurement.wavelength / (2 * spacing))), 3)
+    def theta(spacing: float, wavelength: float) -> str:
+        return number(math.degrees(math.asin(wavelength / (2 * spacing))), 3)
 
     items = {
         "_diffrn_reflns_number": str(len(observations) + sum(measurement.n_excluded.values())),
         "_diffrn_reflns_av_unetI/netI": number(
             float(observations.sigma.sum() / np.abs(observations.intensity).sum())
         ),
-        "_diffrn_reflns_theta_full": theta(d.min()),
+        "_diffrn_reflns_theta_full": theta(d.min(), max(measurement.wavelengths)),
         **dict.fromkeys(
             ("_diffrn_measured_fraction_theta_full", "_diffrn_measured_fraction_theta_max"),
             number(_completeness(structure, indices, d.min()), 3),
         ),
-        "_diffrn_reflns_theta_min": theta(d.max()),
-        "_diffrn_reflns_theta_max": theta(d.min()),
+        "_diffrn_reflns_theta_min": theta(d.max(), min(measurement.wavelengths)),
+        "_diffrn_reflns_theta_max": theta(d.min(), max(measurement.wavelengths)),
         "_reflns_number_total": str(len(observations)),
         "_reflns_number_gt": str(
             int((observations.intensity > OBSERVED_LIMIT * observations.sigma).sum())

@@ -98,9 +98,15 @@ def _theory(result: Result) -> str:
         f"together; {result.timing.n_beams_mean:.0f} beams on average, at most "
         f"{result.timing.n_beams_max}."
     ]
-    absorption = result.absorption
+    fits = result.crystals
+    absorption = result.absorption or (fits[0].absorption if fits else None)
     if absorption is None:
         lines.append("No absorption.")
+    elif len(fits) > 1:
+        lines.append(
+            f"Absorption: the {absorption.model} model with a strength for each crystal "
+            "(_refine_special_details)."
+        )
     else:
         kind = {
             "proportional": "proportional to the potential, ratio U'/U",
@@ -121,10 +127,12 @@ def _thickness_items(profiles: Profiles, model: RefinementModel) -> dict[str, st
     """Mean over the scan in nm, with s.u. where one number describes all of it, and the shape."""
     mean, su = profiles.thickness_mean / 10, profiles.thickness_mean_su / 10
     is_one_number = len(set(mean.round(9))) == 1 and len(set(su.round(9))) == 1
+    several = len(set(profiles.experiment)) > 1
+    whole = "crystals and their scans" if several else "crystal and over the scan"
     details = (
         f"{_THICKNESS_MODELS[model.thickness_model]}"
         f"{', that of a tilted plate' if model.tilt_correction else ''}. "
-        "_refine_ls.sample_thickness is the mean over the crystal and over the scan. "
+        f"_refine_ls.sample_thickness is the mean over the {whole}. "
         f"Mean at one angle: {mean.min():.2f} to {mean.max():.2f} nm, its s.u. {su.min():.2f} to "
         f"{su.max():.2f} nm; standard deviation within the crystal: "
         f"{profiles.thickness_std.min() / 10:.2f} to {profiles.thickness_std.max() / 10:.2f} nm."
@@ -169,12 +177,33 @@ def _details(result: Result, weighting: Weighting) -> str:
         f"wR2 {number(frames.all.wr2_mean)} ({frames.all.n_observed} observed of "
         f"{frames.all.n_reflections}; semi-angle {frames.frames.typical_semi_angle:g} degrees, "
         f"rsg {frames.limits.rsg:g}, dsg {frames.limits.dsg:g} 1/Angstrom).",
+        *_crystal_lines(result),
         "s.u.: chi^2/(N - P) times the inverse normal matrix of all refined numbers; those of "
         "thickness, orientation and scales are marginalised.",
     ]
     lines += [f"Warning: {warning}." for warning in result.warnings]
     lines += [f"Data: {finding.sentence}." for finding in result.data_checks]
     return "\n".join([*lines, "Definitions:", *(f"{text}." for text in DEFINITIONS.values())])
+
+
+def _crystal_lines(result: Result) -> list[str]:
+    """A line for each of several crystals."""
+    if len(result.crystals) < 2:
+        return []
+    lines = []
+    for i, fit in enumerate(result.crystals, start=1):
+        line = (
+            f"Crystal {i}: {fit.used.n_reflections} reflections ({fit.used.n_observed} observed), "
+            f"R_obs {number(fit.used.r_obs)}, R_all {number(fit.used.r_all)}, wR_all "
+            f"{number(fit.used.wr_all)}, {fit.n_rejected} rejected, held out R_obs "
+            f"{number(fit.held_out.r_obs)}, mean thickness {fit.thickness / 10:.2f} nm"
+        )
+        if fit.absorption is not None:
+            line += f", absorption {measured(fit.absorption.value, fit.absorption.su, 4)}"
+        if fit.mosaicity is not None:
+            line += f", mosaicity {measured(*fit.mosaicity, 4)} degrees"
+        lines.append(f"{line}.")
+    return lines
 
 
 def difference_potential_items(smallest: float, largest: float, rms: float) -> dict[str, str]:

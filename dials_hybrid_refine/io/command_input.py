@@ -15,7 +15,7 @@ import libtbx
 import libtbx.phil
 from dials.array_family import flex
 from dials.util.options import ArgumentParser
-from dxtbx.model import Experiment
+from dxtbx.model import Experiment, ExperimentList
 from dxtbx.model.experiment_list import ExperimentListFactory
 from libtbx.utils import Sorry
 
@@ -254,14 +254,23 @@ def _explain_parameter(argument: str, scope: libtbx.phil.scope) -> str:
     return f"there is no parameter {name}: {hint}"
 
 
+def at_least_one(names: Sequence[str], what: str, remedy: str) -> None:
+    """Whether files of a kind were given.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if not names:
+        raise ValueError(f"no {what} was given: {remedy}")
+
+
 def exactly_one(names: Sequence[str], what: str, remedy: str) -> str:
     """The only name of a kind of file.
 
     Raises:
         ValueError: if there is none or more than one.
     """
-    if not names:
-        raise ValueError(f"no {what} was given: {remedy}")
+    at_least_one(names, what, remedy)
     if len(names) > 1:
         raise ValueError(f"{len(names)} {what}s were given ({', '.join(names)}): give one")
     return names[0]
@@ -276,11 +285,11 @@ def naming(path: str) -> Iterator[None]:
         raise ValueError(f"{path}: {error}") from error
 
 
-def read_experiment(path: str) -> Experiment:
-    """The only experiment of a file.
+def read_experiments(path: str) -> ExperimentList:
+    """The experiments of a file, at least one.
 
     Raises:
-        ValueError: if the file is no experiments file, or holds none or several.
+        ValueError: if the file is no experiments file, or holds none.
     """
     try:
         experiments = ExperimentListFactory.from_json_file(path, check_format=False)
@@ -291,10 +300,20 @@ def read_experiment(path: str) -> Experiment:
         ) from error
     if len(experiments) == 0:
         raise ValueError(f"{path} holds no experiments: give the .expt file of dials.integrate")
+    return experiments
+
+
+def read_experiment(path: str) -> Experiment:
+    """The only experiment of a file.
+
+    Raises:
+        ValueError: if the file is no experiments file, or holds none or several.
+    """
+    experiments = read_experiments(path)
     if len(experiments) > 1:
         raise ValueError(
-            f"{path} holds {len(experiments)} experiments: several crystals cannot be refined "
-            "together yet, so choose one (dials.split_experiments writes a file for each)"
+            f"{path} holds {len(experiments)} experiments: choose one (dials.split_experiments writes a "
+            "file for each)"
         )
     return experiments[0]
 

@@ -246,7 +246,23 @@ reindexing {
   test = True
     .type = bool
     .help = "Try the other settings of the data that the lattice allows, and stop if the starting"
-            "structure clearly fits in one of them."
+            "structure clearly fits in one of them. Of several crystals each is reindexed to the setting"
+            "that fits."
+}
+crystals {
+  exclude_bad = False
+    .type = bool
+    .help = "Of several crystals, leave out those that cannot be read, do not suit the structure, or fit"
+            "much worse than the others. False: stop at files that cannot be used, and only report"
+            "what does not fit."
+}
+dataset_selection {
+  use_datasets = None
+    .type = ints(value_min=0)
+    .help = "Numbers (from 0, in the order of the files) of the experiments to refine. None: all."
+  exclude_datasets = None
+    .type = ints(value_min=0)
+    .help = "Numbers of the experiments to leave out."
 }
 absolute_structure {
   test = Auto

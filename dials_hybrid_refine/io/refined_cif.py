@@ -17,6 +17,7 @@ from dials_hybrid_refine.io.cif_experiment import (
     hall_symbol,
     measurement_items,
     software_items,
+    wavelength_loops,
 )
 from dials_hybrid_refine.io.cif_refinement import RefinementModel, refinement_items
 from dials_hybrid_refine.io.geometry_loops import geometry_loops
@@ -65,6 +66,8 @@ def refined_cif(result: Result, context: CifContext) -> iotbx.cif.model.cif:
     }
     for name, value in items.items():
         block[name] = value
+    for loop in wavelength_loops(context.measurement):
+        block.add_loop(loop)
     for loop in atom_loops(result, context.model.constraints, context.disorder):
         block.add_loop(loop)
     for loop in geometry_loops(context.geometry) if context.geometry else ():

@@ -16,9 +16,9 @@ STATUS = {"used": 0, "held out": 1, "rejected as outlier": 2, "excluded before r
 
 
 def with_calculated(
-    table: flex.reflection_table, result: Result, exclusion: Exclusion
+    table: flex.reflection_table, result: Result, exclusion: Exclusion, experiment: int = 0
 ) -> flex.reflection_table:
-    """A copy of the table, all rows kept, with these columns added:
+    """A copy of the table of an experiment, all rows kept, with these columns added:
 
     ``hybrid_refine.intensity.calc`` on the scale of the raw intensity, ``hybrid_refine.scale``
     (calculated intensity over integrated fraction of the incident beam, counts/degree),
@@ -26,7 +26,8 @@ def with_calculated(
     Values are 0 in rows excluded before the refinement.
     """
     written = copy.deepcopy(table)
-    rows = result.observations.row
+    mine = result.observations.experiment == experiment
+    rows = result.observations.row[mine]
     columns = {
         "hybrid_refine.intensity.calc": result.calculated,
         "hybrid_refine.scale": result.scale,
@@ -34,11 +35,11 @@ def with_calculated(
     }
     for name, values in columns.items():
         column = np.zeros(len(table))
-        column[rows] = values
+        column[rows] = values[mine]
         written[name] = flex.double(column)
     status = np.full(len(table), STATUS["excluded before refinement"])
     status[rows] = STATUS["used"]
-    status[rows[result.held_out]] = STATUS["held out"]
-    status[rows[result.rejected]] = STATUS["rejected as outlier"]
+    status[rows[result.held_out[mine]]] = STATUS["held out"]
+    status[rows[result.rejected[mine]]] = STATUS["rejected as outlier"]
     written["hybrid_refine.status"] = flex.int(status.tolist())
     return written

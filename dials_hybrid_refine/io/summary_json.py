@@ -22,7 +22,7 @@ from dials_hybrid_refine.refinement.coverage import coverage
 from dials_hybrid_refine.refinement.difference_map import DifferenceMap
 from dials_hybrid_refine.refinement.frame_statistics import FrameStatistics
 from dials_hybrid_refine.refinement.geometry import Geometry
-from dials_hybrid_refine.refinement.result import Result
+from dials_hybrid_refine.refinement.result import CrystalRecord, ExcludedCrystal, Result
 from dials_hybrid_refine.refinement.statistics import DEFINITIONS
 from dials_hybrid_refine.refinement.whole_reflections import SliceAgreement
 
@@ -41,12 +41,14 @@ class InputFiles:
 
     @property
     def digests(self) -> dict[str, str]:
-        """The SHA-256 of each, by what the file is, where there is one of each kind."""
-        return {
-            "experiments": self.sha256[self.experiments[0]],
-            "reflections": self.sha256[self.reflections[0]],
-            "structure": self.sha256[self.structure],
+        """The SHA-256 of each, by what the file is: those after the first of a kind are numbered."""
+        kinds = {"experiments": self.experiments, "reflections": self.reflections}
+        digests = {
+            kind if k == 1 else f"{kind} {k}": self.sha256[name]
+            for kind, names in kinds.items()
+            for k, name in enumerate(names, start=1)
         }
+        return {**digests, "structure": self.sha256[self.structure]}
 
 
 def input_files(
@@ -94,12 +96,15 @@ def summary(
     geometry: Geometry | None = None,
     parameters: str = "",
     experiments: Sequence[Mapping[str, Any]] = (),
+    crystals: Sequence[CrystalRecord] = (),
+    excluded: Sequence[ExcludedCrystal] = (),
 ) -> dict[str, Any]:
     """The summary as plain numbers, strings, lists and dictionaries; never NaN.
 
     Args:
         parameters: PHIL of those that are not at their defaults.
         experiments: what is known of each (``experiment_entry``).
+        crystals: in the order of the experiments; excluded: those left out.
     """
     statistics, profiles = result.statistics, result.profiles
     absorption, shifts = result.absorption, statistics.shifts
@@ -183,6 +188,8 @@ def summary(
         "restraints": [asdict(row) for row in result.restraints.rows] if result.restraints else [],
         "convergence": [asdict(row) for row in result.convergence] or None,
         "difference_map": _difference_map(result.difference_map),
+        "crystals": _crystals(result, crystals),
+        "excluded_crystals": [asdict(one) for one in excluded],
         "warnings": [*result.warnings, *_data_warnings(result)],
         "data_checks": [asdict(finding) for finding in result.data_checks],
         "breakdown": result.breakdown,
@@ -192,6 +199,30 @@ def summary(
     plain = _plain(content)
     assert isinstance(plain, dict)
     return plain
+
+
+def _crystals(result: Result, records: Sequence[CrystalRecord]) -> list[dict[str, Any]]:
+    return [
+        {
+            "experiment": i,
+            **asdict(record),
+            **asdict(fit.used),
+            "r_obs_held_out": fit.held_out.r_obs,
+            "n_held_out": fit.held_out.n_reflections,
+            "n_rejected": fit.n_rejected,
+            "thickness": fit.thickness,
+            "thickness_std": fit.thickness_std,
+            "scale": fit.scale,
+            "orientation": fit.orientation,
+            "absorption": None if fit.absorption is None else asdict(fit.absorption),
+            "mosaicity": (
+                None
+                if fit.mosaicity is None
+                else {"value": fit.mosaicity[0], "su": fit.mosaicity[1]}
+            ),
+        }
+        for i, (record, fit) in enumerate(zip(records, result.crystals))
+    ]
 
 
 def _absolute_structure(result: Result) -> dict[str, Any] | None:

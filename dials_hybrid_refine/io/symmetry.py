@@ -44,6 +44,17 @@ def check_compatible(structure: xray.structure, experiment: crystal.symmetry) ->
     )
 
 
+def setting_operator(structure: xray.structure, experiment: crystal.symmetry) -> str | None:
+    """The change of basis after which the cell of an experiment agrees with the structure's.
+
+    None where the cells agree as they are, or after none. In the notation of cctbx.
+    """
+    length, angle = _mismatch(experiment.unit_cell(), structure.unit_cell())
+    if length <= NOTABLE_LENGTH and angle <= NOTABLE_ANGLE:
+        return None
+    return _change_of_basis(experiment, structure)
+
+
 def unique_indices(hkl: NDArray[np.int64], structure: xray.structure) -> NDArray[np.int64]:
     """A number that equivalent reflections share, Friedel mates included.
 

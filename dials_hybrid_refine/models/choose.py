@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from dials_hybrid_refine.models.effects import Absorption, ProportionalAbsorption
 from dials_hybrid_refine.models.orientation.base import OrientationModel
@@ -115,22 +115,22 @@ def thickness_model(
     nodes: NDArray[np.float64],
     start: NDArray[np.float64],
     phi_ranges: Sequence[tuple[float, float]],
-    image_width: float,
+    image_width: ArrayLike,
     seed: int,
 ) -> ThicknessModel:
     """A thickness model at its starting point.
 
     Args:
         nodes: shape (m,), thicknesses in Angstrom.
-        start: shape (m,), starting distribution on the nodes.
+        start: shape (m,) or (n_experiments, m), starting distribution on the nodes.
         phi_ranges: first and last angle of each experiment in degrees.
-        image_width: rotation per image in degrees.
+        image_width: rotation per image in degrees, one or one for each experiment.
         seed: of random starting weights.
 
     Raises:
         ValueError: for an unknown model.
     """
-    mean = float(start @ nodes / start.sum())
+    mean = np.array([float(one @ nodes / one.sum()) for one in np.atleast_2d(start)])
     if options.model == "neural":
         return NeuralThickness(
             nodes,
@@ -155,14 +155,17 @@ def thickness_model(
         raise ValueError(f"there is no thickness model {options.model!r}")
     if not options.tilt_correction:
         return _rigid_model(options, mean, len(phi_ranges))
-    flat = _rigid_model(options, mean / mean_path(phi_ranges), len(phi_ranges))
+    paths = np.array([mean_path([phi_range]) for phi_range in phi_ranges])
+    flat = _rigid_model(options, mean / paths, len(phi_ranges))
     return TiltedPlate(flat, len(phi_ranges))
 
 
-def _rigid_model(options: ThicknessOptions, mean: float, n_experiments: int) -> ThicknessModel:
+def _rigid_model(
+    options: ThicknessOptions, mean: NDArray[np.float64], n_experiments: int
+) -> ThicknessModel:
     if options.model == "constant":
         return ConstantThickness(mean, n_experiments)
-    thickest = mean / SHAPES[options.model].mean
+    thickest = mean.max() / SHAPES[options.model].mean
     n_nodes = max(_FEWEST_NODES, round(thickest / options.node_distance))
     return GeometricThickness(options.model, mean, n_nodes, n_experiments)
 
@@ -184,8 +187,8 @@ class AbsorptionOptions:
     refine: bool = True
 
 
-def absorption_model(options: AbsorptionOptions) -> Absorption | None:
-    """The absorption model of the options, or None.
+def absorption_model(options: AbsorptionOptions, n_experiments: int = 1) -> Absorption | None:
+    """The absorption model of the options, each crystal with a strength of its own, or None.
 
     Raises:
         ValueError: for an unknown model.
@@ -193,7 +196,7 @@ def absorption_model(options: AbsorptionOptions) -> Absorption | None:
     if options.model == "none":
         return None
     if options.model == "proportional":
-        return ProportionalAbsorption(options.ratio, options.refine)
+        return ProportionalAbsorption(options.ratio, options.refine, n_experiments)
     if options.model == "tabulated":
-        return TabulatedAbsorption(options.factor, options.refine)
+        return TabulatedAbsorption(options.factor, options.refine, n_experiments)
     raise ValueError(f"there is no absorption model {options.model!r}")

@@ -75,7 +75,7 @@ class EffectContext:
 
     @property
     def wavelength(self) -> float:
-        """In Angstrom; all experiments have one."""
+        """That of the first experiment in Angstrom; ``scans`` have those of the others."""
         return self.scans[0].wavelength
 
 
@@ -134,7 +134,11 @@ class Absorption(torch.nn.Module, ABC):
 
     @abstractmethod
     def forward(
-        self, atoms: AtomicParameters, crystal: CrystalPotential, potential: torch.Tensor
+        self,
+        atoms: AtomicParameters,
+        crystal: CrystalPotential,
+        potential: torch.Tensor,
+        experiment: int = 0,
     ) -> torch.Tensor:
         """U' (n,), complex, in 1/Angstrom^2; U'_0 > 0.
 
@@ -142,6 +146,7 @@ class Absorption(torch.nn.Module, ABC):
             atoms: parameters of the atoms.
             crystal: the sum over atoms for the reflections that are wanted.
             potential: shape (n,), U of these reflections, that is ``crystal(atoms)``.
+            experiment: index of the experiment, and so of the crystal.
         """
 
     def warnings(self, structure: xray.structure) -> list[str]:
@@ -154,7 +159,7 @@ class Absorption(torch.nn.Module, ABC):
 
 
 class ScaledAbsorption(Absorption):
-    """An absorption of which only the strength, a positive number, is unknown.
+    """An absorption of which only the strength, a positive number for each crystal, is unknown.
 
     The refined number is its logarithm.
     """
@@ -162,15 +167,15 @@ class ScaledAbsorption(Absorption):
     #: how ``absorption.model`` calls it
     name: str
 
-    def __init__(self, strength: float, refine: bool = True) -> None:
+    def __init__(self, strength: float, refine: bool = True, n_experiments: int = 1) -> None:
         """strength: starting value; refine: or else fixed at it."""
         super().__init__()
-        logarithm = torch.tensor(strength, dtype=torch.float64).log()
+        logarithm = torch.full((n_experiments,), strength, dtype=torch.float64).log()
         self.log_strength = torch.nn.Parameter(logarithm, requires_grad=refine)
 
     @property
     def strength(self) -> torch.Tensor:
-        """The strength, scalar."""
+        """The strength, shape (n_experiments,)."""
         return self.log_strength.exp()
 
 
@@ -182,11 +187,15 @@ class ProportionalAbsorption(ScaledAbsorption):
 
     name = "proportional"
 
-    def __init__(self, ratio: float = 0.05, refine: bool = True) -> None:
+    def __init__(self, ratio: float = 0.05, refine: bool = True, n_experiments: int = 1) -> None:
         """ratio: starting value of kappa; refine: or else fixed at it."""
-        super().__init__(ratio, refine)
+        super().__init__(ratio, refine, n_experiments)
 
     def forward(
-        self, atoms: AtomicParameters, crystal: CrystalPotential, potential: torch.Tensor
+        self,
+        atoms: AtomicParameters,
+        crystal: CrystalPotential,
+        potential: torch.Tensor,
+        experiment: int = 0,
     ) -> torch.Tensor:
-        return self.strength * potential
+        return self.strength[experiment] * potential

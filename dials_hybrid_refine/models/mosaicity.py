@@ -14,7 +14,8 @@ _CORNERS = torch.tensor(
 
 
 class Mosaicity(torch.nn.Module):
-    """Isotropic spread of orientations of blocks that each are as thick as the crystal.
+    """Isotropic spread of orientations of blocks that each are as thick as the crystal, one width for
+    each crystal.
 
     The blocks' intensities are added, not their waves.
 
@@ -25,21 +26,22 @@ class Mosaicity(torch.nn.Module):
     #: prior standard deviation of the logarithm
     _PRIOR = 1.5
 
-    def __init__(self, width: float = 0.05) -> None:
+    def __init__(self, width: float = 0.05, n_experiments: int = 1) -> None:
         """width: starting value: standard deviation of the turn about any axis, in degrees."""
         super().__init__()
         self._start = math.log(width)
-        self.log_width = torch.nn.Parameter(torch.tensor(self._start, dtype=torch.float64))
+        start = torch.full((n_experiments,), self._start, dtype=torch.float64)
+        self.log_width = torch.nn.Parameter(start)
 
     @property
     def width(self) -> torch.Tensor:
-        """Standard deviation of the turn about any axis, in degrees; scalar."""
+        """Standard deviations of the turn about any axis in degrees, of each crystal."""
         return self.log_width.exp()
 
-    def forward(self) -> torch.Tensor:
-        """Rotation vectors (4, 3) of blocks of equal volume, in radians."""
-        return self.width * (torch.pi / 180) * _CORNERS
+    def forward(self, experiment: int = 0) -> torch.Tensor:
+        """Rotation vectors (4, 3) of blocks of equal volume of a crystal, in radians."""
+        return self.width[experiment] * (torch.pi / 180) * _CORNERS
 
     def prior_residuals(self) -> torch.Tensor:
         """Shape (q,): their sum of squares, minus twice the log of the prior, adds to chi^2."""
-        return ((self.log_width - self._start) / self._PRIOR)[None]
+        return (self.log_width - self._start) / self._PRIOR

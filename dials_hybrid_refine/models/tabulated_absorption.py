@@ -21,14 +21,18 @@ class TabulatedAbsorption(ScaledAbsorption):
 
     name = "tabulated"
 
-    def __init__(self, factor: float = 1.0, refine: bool = True) -> None:
+    def __init__(self, factor: float = 1.0, refine: bool = True, n_experiments: int = 1) -> None:
         """factor: starting value; refine: or else fixed at it."""
-        super().__init__(factor, refine)
+        super().__init__(factor, refine, n_experiments)
 
     def forward(
-        self, atoms: AtomicParameters, crystal: CrystalPotential, potential: torch.Tensor
+        self,
+        atoms: AtomicParameters,
+        crystal: CrystalPotential,
+        potential: torch.Tensor,
+        experiment: int = 0,
     ) -> torch.Tensor:
-        return self.strength * crystal.thermal_diffuse(atoms)
+        return self.strength[experiment] * crystal.thermal_diffuse(atoms)
 
     def warnings(self, structure: xray.structure) -> list[str]:
         """A sentence naming the atoms whose B lies outside the table."""

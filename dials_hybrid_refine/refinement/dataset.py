@@ -86,8 +86,14 @@ class Dataset:
         if spacing < 2:
             return self
         starts = np.array([scan.phi_range[0] for scan in self.scans])
-        turned = self.observations.phi - starts[self.observations.experiment]
-        return self.select((turned // _STRETCH).astype(int) % spacing == spacing // 2)
+        experiment = self.observations.experiment
+        stretch = ((self.observations.phi - starts[experiment]) // _STRETCH).astype(int)
+        chosen = stretch % spacing == spacing // 2
+        for i in np.setdiff1d(experiment, experiment[chosen]):
+            # short scans: their middle
+            own = np.unique(stretch[experiment == i])
+            chosen |= (experiment == i) & (stretch == own[len(own) // 2])
+        return self.select(chosen)
 
     def comparable(
         self, calculated: NDArray[np.float64], instability: float
@@ -162,6 +168,15 @@ def _working_bytes(
     return working_bytes(blocks, 1 if is_real else 2, n_bytes, settings.n_threads)
 
 
+def _most_beams(blocks: Sequence[BeamBlock], n_experiments: int) -> str:
+    """The largest number of beams, with the experiment that has it where there are several."""
+    largest = max(blocks, key=lambda block: len(block.hkl), default=None)
+    if largest is None:
+        return "0 beams"
+    which = f" (experiment {largest.experiment})" if n_experiments > 1 else ""
+    return f"{len(largest.hkl)} beams{which}"
+
+
 def check_memory(
     data: Dataset, model: HybridModel, selection: BeamSelection, settings: PropagationSettings
 ) -> None:
@@ -180,8 +195,9 @@ def check_memory(
     needed = table_bytes(blocks) + lists + _working_bytes(blocks, model, composition, settings)
     require(needed + derivatives, "the full calculation", selection)
     total = peak_bytes() + needed + derivatives + RESERVE
-    n_beams = max((len(block.hkl) for block in blocks), default=0)
-    logger.info("Memory: at least %.1f GB, for up to %d beams", total / 1e9, n_beams)
+    logger.info(
+        "Memory: at least %.1f GB, for up to %s", total / 1e9, _most_beams(blocks, len(data.scans))
+    )
     if settings.memory is not None and total > 1e9 * settings.memory:
         logger.warning(
             "memory=%g cannot be kept: the calculation needs %.1f GB. Give memory=%.1f or more, or lower "

@@ -23,13 +23,18 @@ from dials_hybrid_refine.models.choose import AbsorptionOptions, absorption_mode
 from dials_hybrid_refine.models.effects import Effect
 from dials_hybrid_refine.models.hybrid import HybridModel
 from dials_hybrid_refine.models.structure import RefinedParameters, StructureModel
+from dials_hybrid_refine.refinement.crystal_fit import shuffled
 from dials_hybrid_refine.refinement.data_checks.extra_intensity import extra_intensity
 from dials_hybrid_refine.refinement.dataset import Dataset, build_simulator
 from dials_hybrid_refine.refinement.objective import Objective
 from dials_hybrid_refine.refinement.options import RefinementOptions
 from dials_hybrid_refine.refinement.refine import loss_weights
 from dials_hybrid_refine.refinement.statistics import agreement, amplitudes
-from dials_hybrid_refine.refinement.thickness_course import scan_basin, set_thickness
+from dials_hybrid_refine.refinement.thickness_course import (
+    StartingThickness,
+    scan_crystals,
+    set_thickness,
+)
 from dials_hybrid_refine.refinement.weights import residual_spread, variances
 
 logger = logging.getLogger("dials.hybrid_refine.diagnosis")
@@ -165,7 +170,8 @@ class Diagnosis:
         fixed = RefinedParameters(False, False, False)
         absorption = model.absorption
         if ratio is not None:
-            absorption = absorption_model(AbsorptionOptions("proportional", ratio, refine=False))
+            given = AbsorptionOptions("proportional", ratio, refine=False)
+            absorption = absorption_model(given, len(self._data.scans))
         return HybridModel(
             model.structure if structure is None else StructureModel(structure, fixed),
             model.thickness,
@@ -180,9 +186,10 @@ class Diagnosis:
         model = self._with(structure)
         options = replace(self._options, thickness_start=None)
         options = replace(options, thickness=replace(options.thickness, largest=None))
-        scan = scan_basin(model, self._data, options, self._coarse)
-        set_thickness(model, self._data, options, *scan.best)
-        return self.fit(model, self._data, scan.best[0]), scan.best[0]
+        scans = scan_crystals(model, self._data, options, self._coarse)
+        start = StartingThickness.of([scan.best for scan in scans])
+        set_thickness(model, self._data, options, start)
+        return self.fit(model, self._data, start.largest), float(start.mean.mean())
 
     def _experiment_causes(self, fit: Fit) -> Iterator[tuple[float, str]]:
         other, thickness = self._scanned()
@@ -253,8 +260,7 @@ class Diagnosis:
     def _unrelated(self, fit: Fit) -> str | None:
         observations, used = self._data.observations, ~self._data.held_out
         intensity, sigma = observations.intensity[used], observations.sigma[used]
-        shuffled = _shuffled(fit.calculated, intensity)
-        expected = agreement(intensity, sigma, shuffled).r_obs
+        expected = agreement(intensity, sigma, shuffled(fit.calculated, intensity)).r_obs
         if expected is None or fit.r_obs < _UNRELATED * expected:
             return None
         return (
@@ -262,14 +268,6 @@ class Diagnosis:
             "calculated intensities in another order; check that the structure is that of the crystal, "
             "and the indexing"
         )
-
-
-def _shuffled(calculated: _Array, observed: _Array) -> _Array:
-    """Calculated intensities (n,) in another order, on the scale that suits best."""
-    mixed = np.random.default_rng(0).permutation(np.clip(calculated, 0, None))
-    f_o, f_c = np.sqrt(np.clip(observed, 0, None)), np.sqrt(mixed)
-    factor = (f_o @ f_c) / (f_c @ f_c) if (f_c @ f_c) > 0 else 1.0
-    return np.asarray(factor**2 * mixed)
 
 
 def _images(structure: xray.structure) -> Iterator[tuple[str, xray.structure]]:

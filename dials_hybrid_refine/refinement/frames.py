@@ -129,6 +129,16 @@ def choose_frames(
     return given
 
 
+def joined_frames(parts: Sequence[Frames]) -> Frames:
+    """The frames of several experiments, the k-th part becoming those of experiment k."""
+    return Frames(
+        experiment=np.repeat(np.arange(len(parts)), [len(part) for part in parts]),
+        phi=np.concatenate([part.phi for part in parts]),
+        semi_angle=np.concatenate([part.semi_angle for part in parts]),
+        apart=np.concatenate([part.apart for part in parts]),
+    )
+
+
 def frame_members(
     frames: Frames,
     scans: Sequence[ScanGeometry],

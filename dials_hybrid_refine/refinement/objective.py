@@ -13,7 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from dials_hybrid_refine.diffraction.observations import Observations
 from dials_hybrid_refine.diffraction.potential import AtomicParameters
@@ -155,9 +157,10 @@ class Objective:
         self._intensity = torch.from_numpy(observations.intensity)
         self._scale_variation = scale_variation
         self._roughness = torch.zeros(0)
-        #: counts per incident electron and degree that the scales' prior starts from; None until the
-        #: first evaluation, which finds it
-        self.overall_scale: float | None = None
+        self._experiment = torch.from_numpy(observations.experiment)
+        #: counts per incident electron and degree that the scales' prior of each experiment starts from,
+        #: shape (n_experiments,); None until the first evaluation, which finds it
+        self.overall_scale: NDArray[np.float64] | None = None
 
     def parameters(self) -> list[torch.nn.Parameter]:
         """The refined parameters, in a fixed order."""
@@ -175,16 +178,16 @@ class Objective:
     def _scale_prior(self, design: torch.Tensor) -> torch.Tensor:
         """P, fixed at the first evaluation from the overall scale found there."""
         if not len(self._roughness):
-            if self.overall_scale is None:
-                total = design.detach().sum(1)
-                self.overall_scale = overall_scale(total, self._intensity, self.weights)
             experiments, phi = (x.tolist() for x in self.simulator.segment_positions())
+            if self.overall_scale is None:
+                self.overall_scale = self._overall_scales(design.detach(), 1 + experiments[-1])
             rows = []
             for i in range(len(phi) - 1):
                 if experiments[i] == experiments[i + 1]:
                     row = torch.zeros(len(phi), dtype=torch.float64)
                     distance = abs(phi[i + 1] - phi[i])
-                    size = self._scale_variation * self.overall_scale * distance**0.5
+                    scale = float(self.overall_scale[experiments[i]])
+                    size = self._scale_variation * scale * distance**0.5
                     row[i], row[i + 1] = -1 / size, 1 / size
                     rows.append(row)
             differences = (
@@ -192,6 +195,26 @@ class Objective:
             )
             self._roughness = differences.T @ differences
         return self._roughness
+
+    def _overall_scales(self, design: torch.Tensor, n_experiments: int) -> NDArray[np.float64]:
+        """One scale for each experiment; where none of its reflections is used that of all.
+
+        Raises:
+            ArithmeticError: unless they are positive numbers (``overall_scale``).
+        """
+        total = design.sum(1)
+        scales = np.zeros(n_experiments)
+        for i in range(n_experiments):
+            mine = self._experiment == i
+            if not (self.weights[mine] * total[mine] ** 2).any():
+                mine = torch.ones_like(mine)
+            try:
+                scales[i] = overall_scale(total[mine], self._intensity[mine], self.weights[mine])
+            except ArithmeticError as error:
+                if n_experiments == 1:
+                    raise
+                raise ArithmeticError(f"experiment {i}: {error}") from error
+        return scales
 
     def loss_with(self, potential_change: torch.Tensor) -> torch.Tensor:
         """The loss with U changed (``PhysicalModels.potential_change``), differentiable in the change."""

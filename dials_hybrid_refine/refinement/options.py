@@ -40,7 +40,8 @@ class RefinementOptions:
     standard deviation starts, in degrees; None: a perfect crystal. ``scale_variation`` is the prior on
     the relative change of scale over one degree. ``held_out_by``: "reflections" (unique ones) or
     "frames" (stretches of the scan, ``held_out_width`` degrees wide). ``test_setting``: whether other
-    settings that the lattice allows are tried first.
+    settings that the lattice allows are tried first. ``exclude_bad``: whether crystals that do not fit
+    beside the others stop the refinement, so that it can begin without them.
     """
 
     thickness: ThicknessOptions = field(default_factory=ThicknessOptions)
@@ -63,3 +64,4 @@ class RefinementOptions:
     test_setting: bool = True
     absolute_structure: AbsoluteStructureOptions = field(default_factory=AbsoluteStructureOptions)
     difference_map: bool = True
+    exclude_bad: bool = False

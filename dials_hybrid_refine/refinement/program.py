@@ -34,6 +34,7 @@ from dials_hybrid_refine.refinement.convergence import (
     converged_selection,
     convergence_rows,
 )
+from dials_hybrid_refine.refinement.crystal_fit import crystal_warnings, exclude_bad
 from dials_hybrid_refine.refinement.dataset import Dataset, check_memory
 from dials_hybrid_refine.refinement.diagnosis import Diagnosis, is_poor
 from dials_hybrid_refine.refinement.frames import Frames, choose_frames
@@ -61,6 +62,7 @@ from dials_hybrid_refine.refinement.summarise import summarise
 from dials_hybrid_refine.refinement.thickness_course import (
     coarse_end,
     coarse_start,
+    least_chi_square,
     remembered_scan,
     trim_thickness,
 )
@@ -112,8 +114,10 @@ def run_refinement(
 
     Raises:
         ValueError: for too few reflections or stretches of the scan, data that no beam of the
-            calculation reaches or that are indexed in another setting than the structure, restraints
-            that do not suit the structure, or a test of the hand of a structure that has none.
+            calculation reaches or that are indexed in another setting than the structure (of several
+            crystals: ``settings_of_crystals``), restraints that do not suit the structure, or a test of
+            the hand of a structure that has none.
+        CrystalsDoNotFit: for crystals to be left out (``options.exclude_bad``).
     """
     started = time.monotonic()
     controls = controls or Controls()
@@ -123,9 +127,9 @@ def run_refinement(
         StructureModel(structure, options.structure, shelx_constraints, disorder),
         ConstantThickness(options.thickness_start or 500.0, len(scans)),
         orientation_model(options.orientation, phi_ranges),
-        absorption_model(options.absorption),
+        absorption_model(options.absorption, len(scans)),
         [named.effect for named in effects],
-        Mosaicity(options.mosaicity) if options.mosaicity is not None else None,
+        Mosaicity(options.mosaicity, len(scans)) if options.mosaicity is not None else None,
         _restraints(structure, restraints, disorder),
     )
     data = _set_aside(scans, observations, options)
@@ -146,15 +150,15 @@ def run_refinement(
             len(data.observations),
         )
     journal = controls.journal
-    scan = remembered_scan(journal, model, sample, options, coarse)
-    if options.test_setting:
+    first = remembered_scan(journal, model, sample, options, coarse)
+    if options.test_setting and len(scans) == 1:
 
         def test_setting() -> dict[str, Any]:
-            check_setting(model, sample, structure, options, coarse, scan.best[0])
+            check_setting(model, sample, structure, options, coarse, first[0].best[0])
             return {}
 
         journal.remembered("test of the setting", test_setting)
-    spread = float(np.sqrt(scan.chi_square.min() / (~sample.held_out).sum()))
+    spread = float(np.sqrt(least_chi_square(first) / (~sample.held_out).sum()))
     refinement = Refinement(
         sample,
         model,
@@ -168,17 +172,20 @@ def run_refinement(
     )
     setup_seconds = time.monotonic() - started
     convergence: list[ConvergenceRow] = []
-    mean, width = coarse_start(refinement, sample, options, coarse, scan)
+    start = coarse_start(refinement, sample, options, coarse, first)
     if not refinement.state.is_over:
-        mean, width = coarse_end(refinement, sample, options, coarse, mean, width)
+        start = coarse_end(refinement, sample, options, coarse, start)
     if sample is not data:
         refinement = refinement.with_data(data)
-        refinement.judge_outliers(coarse(mean))
+        refinement.judge_outliers(coarse(start.largest))
     if not refinement.state.is_over:
+        if options.exclude_bad:
+            assert refinement.state.evaluation is not None
+            exclude_bad(data, refinement.state.evaluation.calculated.numpy())
         if options.thickness.largest is None:
             assert refinement.state.objective is not None
             trim_thickness(model, refinement.state.objective)
-        fine = _fine_cycles(refinement, data, g_data, mean + 2 * width, options, sampling)
+        fine = _fine_cycles(refinement, data, g_data, start.thick_part, options, sampling)
         if options.convergence and fine is not None and not refinement.state.is_over:
             limits = fine
             logger.info("Raising the limits of the calculation to see what changes")
@@ -195,7 +202,7 @@ def run_refinement(
             options.weighting,
             options.propagation,
             setup_seconds,
-            coarse(mean),
+            coarse(start.largest),
             choose_frames(frames, phi_ranges),
             options.frame_filter,
             convergence,
@@ -210,7 +217,8 @@ def run_refinement(
         "why the fit is poor",
         lambda: _questions(refinement, data, structure, options, coarse, result),
     )
-    result = replace(result, warnings=(*result.warnings, *(questions or said)))
+    of_crystals = crystal_warnings(result.observations, result.held_out, result.calculated)
+    result = replace(result, warnings=(*result.warnings, *of_crystals, *(questions or said)))
     assert fine is not None
     hand_test = HandTest(refinement, data, fine, options.weighting.instability)
     return with_hand(result, options.absolute_structure, hand_test, summary_of)

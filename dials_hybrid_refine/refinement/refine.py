@@ -326,7 +326,8 @@ class Refinement:
 
     def _take_over(self, done: Entry, selection: BeamSelection) -> None:
         """Put in place what an earlier run of a stage has changed."""
-        self._objective(selection).overall_scale = done.number("overall_scale")
+        n_experiments = len(self._data.scans)
+        self._objective(selection).overall_scale = done.array("overall_scale", (n_experiments,))
         self._damping = done.number("damping")
         self._columns.take(done.part("columns"))
         for iteration in set_progress(self.state, done):
@@ -542,7 +543,11 @@ class Refinement:
         )
         calculated = self.state.evaluation.calculated.numpy()
         residual = (observations.intensity - calculated) / np.sqrt(variance)
-        rejected = find_outliers(residual, ~self._data.held_out, self._weighting)
+        rejected = np.zeros(len(observations), dtype=bool)
+        for i in range(len(self._data.scans)):
+            # each crystal fits as well as it does
+            mine = ~self._data.held_out & (observations.experiment == i)
+            rejected |= find_outliers(residual, mine, self._weighting)
         n_changed = int((rejected != self.state.rejected).sum())
         self.state.rejected = rejected
         self.state.spread = residual_spread(

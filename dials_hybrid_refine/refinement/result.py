@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,6 +93,11 @@ class Profiles:
     thickness_nodes: NDArray[np.float64]
     thickness_weight: NDArray[np.float64]
 
+    def of_crystal(self, number: int) -> Profiles:
+        """Those of one crystal."""
+        mine = self.experiment == number
+        return Profiles(**{f.name: getattr(self, f.name)[mine] for f in fields(self)})
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -120,6 +125,56 @@ class AbsorptionStrength:
 
 
 @dataclass(frozen=True)
+class CrystalRecord:
+    """What the files say of one crystal.
+
+    Attributes:
+        name: its experiments file, with the number of the experiment where that holds several.
+        identifier: DIALS' experiment identifier, or empty.
+        wavelength: in Angstrom. phi_range: in degrees.
+        reindexed: the change of basis that was applied to its data, or None.
+    """
+
+    name: str
+    identifier: str
+    wavelength: float
+    phi_range: tuple[float, float]
+    reindexed: str | None = None
+
+
+@dataclass(frozen=True)
+class ExcludedCrystal:
+    """An experiment that was left out, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class CrystalFit:
+    """The part of a result that is about one crystal.
+
+    Attributes:
+        used, held_out: R factors of its reflections.
+        n_rejected: outliers among them.
+        thickness, thickness_std: means along its scan in Angstrom; scale: that of its scale, counts per
+            incident electron and degree; orientation: root mean square size of the correction in degrees.
+        absorption: its strength, or None without. mosaicity: standard deviation of the orientations in
+            degrees and its s.u., or None without.
+    """
+
+    used: Agreement
+    held_out: Agreement
+    n_rejected: int
+    thickness: float
+    thickness_std: float
+    scale: float
+    orientation: float
+    absorption: AbsorptionStrength | None = None
+    mosaicity: tuple[float, float | None] | None = None
+
+
+@dataclass(frozen=True)
 class Result:
     """A finished (or interrupted) refinement.
 
@@ -135,8 +190,10 @@ class Result:
             integrated fraction of the incident beam); 0 where nothing is calculated.
         weight: shape (n,), 1 / variance in the loss (also of reflections not used).
         residual: shape (n,), (I_o - I_c) sqrt(weight) over their robust spread.
-        absorption: its strength, or None without absorption.
-        mosaicity: standard deviation of orientations in degrees and its s.u., or None without.
+        absorption: its strength, or None without absorption, and for several crystals.
+        mosaicity: standard deviation of orientations in degrees and its s.u., or None without, and for
+            several crystals.
+        crystals: the fit of each crystal.
         convergence: what raising the limits of the calculation does; empty if not asked for.
         effects: what the effects of other packages report.
         restraints: of the structure, None without.
@@ -168,6 +225,7 @@ class Result:
     timing: Timing
     absorption: AbsorptionStrength | None = None
     mosaicity: tuple[float, float | None] | None = None
+    crystals: tuple[CrystalFit, ...] = ()
     convergence: tuple[ConvergenceRow, ...] = ()
     warnings: tuple[str, ...] = ()
     effects: tuple[EffectValues, ...] = ()
@@ -179,3 +237,29 @@ class Result:
     binned: BinnedAgreement | None = None
     rocking_curves: tuple[RockingCurve, ...] = ()
     data_checks: tuple[Finding, ...] = ()
+
+    def of_crystal(self, number: int) -> Result:
+        """Reflections, profiles and R factors of one crystal as if it were the only one."""
+        if len(self.crystals) < 2:
+            return self
+        mine = self.observations.experiment == number
+        own = self.observations.select(mine)
+        profiles = self.profiles.of_crystal(number)
+        return replace(
+            self,
+            observations=replace(own, experiment=np.zeros_like(own.experiment)),
+            held_out=self.held_out[mine],
+            rejected=self.rejected[mine],
+            calculated=self.calculated[mine],
+            scale=self.scale[mine],
+            weight=self.weight[mine],
+            residual=self.residual[mine],
+            statistics=replace(
+                self.statistics,
+                used=self.crystals[number].used,
+                held_out=self.crystals[number].held_out,
+                n_rejected=self.crystals[number].n_rejected,
+            ),
+            profiles=replace(profiles, experiment=np.zeros_like(profiles.experiment)),
+            crystals=(self.crystals[number],),
+        )

@@ -55,7 +55,18 @@ def runaway_atoms(start: xray.structure, refined: xray.structure) -> list[str]:
 
 
 def runaway_profiles(model: HybridModel, profiles: Profiles) -> list[str]:
-    """Thickness, orientation and scales that no experiment has."""
+    """Thickness, orientation and scales that no experiment has; each crystal is judged by itself."""
+    numbers = np.unique(profiles.experiment)
+    if len(numbers) == 1:
+        return _runaway_profiles(model, profiles)
+    return [
+        f"experiment {i}: {sentence}"
+        for i in numbers
+        for sentence in _runaway_profiles(model, profiles.of_crystal(i))
+    ]
+
+
+def _runaway_profiles(model: HybridModel, profiles: Profiles) -> list[str]:
     found = []
     mean, phi = profiles.thickness_mean, profiles.phi
     lowest, highest = _THICKNESS_LIMITS

@@ -22,6 +22,7 @@ from dials_hybrid_refine.models.structure import unphysical_parameters
 from dials_hybrid_refine.refinement.binned_agreement import binned_agreement
 from dials_hybrid_refine.refinement.breakdown import unless_broken
 from dials_hybrid_refine.refinement.convergence import ConvergenceRow
+from dials_hybrid_refine.refinement.crystal_fit import crystal_fits
 from dials_hybrid_refine.refinement.dataset import Dataset
 from dials_hybrid_refine.refinement.difference_map import difference_map
 from dials_hybrid_refine.refinement.effect_values import effect_values
@@ -100,31 +101,34 @@ def _structure_covariance(model: HybridModel, covariance: _Array) -> _Array:
     return np.asarray(jacobian.T @ independent @ jacobian)
 
 
-def absorption_strength(model: HybridModel, covariance: _Array) -> AbsorptionStrength | None:
-    """The strength of the model's absorption, None without.
+def absorption_strengths(model: HybridModel, covariance: _Array) -> list[AbsorptionStrength]:
+    """The strength of each crystal's absorption, empty without.
 
     Args:
         covariance: shape (p, p), of all refined numbers.
     """
     absorption = model.absorption
     if not isinstance(absorption, ScaledAbsorption):
-        return None
-    value, su = _exponential(model, absorption.log_strength, covariance)
-    return AbsorptionStrength(absorption.name, value, su)
+        return []
+    found = _exponentials(model, absorption.log_strength, covariance)
+    return [AbsorptionStrength(absorption.name, value, su) for value, su in found]
 
 
-def _exponential(
-    model: HybridModel, logarithm: torch.nn.Parameter, covariance: _Array
-) -> tuple[float, float | None]:
-    """A quantity and its s.u. (None if it was not refined) from its logarithm, one of the model's
-    parameters: the value times the s.u. of the logarithm."""
-    value = logarithm.exp().item()
-    if not logarithm.requires_grad:
-        return value, None
+def _exponentials(
+    model: HybridModel, logarithms: torch.nn.Parameter, covariance: _Array
+) -> list[tuple[float, float | None]]:
+    """Quantities and their s.u. (None if they were not refined) from their logarithms, one of the
+    model's parameters: the value times the s.u. of the logarithm."""
+    values = logarithms.detach().exp().tolist()
+    if not logarithms.requires_grad:
+        return [(value, None) for value in values]
     refined = [p for p in model.parameters() if p.requires_grad]
-    (column,) = places_of([logarithm], refined)
-    variance = float(covariance[column, column])
-    return value, value * max(0.0, variance) ** 0.5 if math.isfinite(variance) else None
+    columns = places_of([logarithms], refined)
+    variances_of_logarithms = [float(covariance[column, column]) for column in columns]
+    return [
+        (value, value * max(0.0, variance) ** 0.5 if math.isfinite(variance) else None)
+        for value, variance in zip(values, variances_of_logarithms)
+    ]
 
 
 def _inverse_spacing(structure: xray.structure, hkl: NDArray[np.int64]) -> _Array:
@@ -267,6 +271,18 @@ def summarise(
     shown = strongest_and_worst(
         observations.intensity, residual, (integrated > 0) & ~whole.held_out, _CURVES
     )
+    mosaicities = (
+        _exponentials(model, model.mosaicity.log_width, covariance) if model.mosaicity else []
+    )
+    crystals = crystal_fits(
+        observations,
+        calculated,
+        whole.held_out,
+        whole.rejected,
+        profiles,
+        absorption_strengths(model, covariance),
+        mosaicities,
+    )
     return Result(
         status=state.status,
         structure=structure,
@@ -293,10 +309,9 @@ def summarise(
             n_beams_max=max(beams),
         ),
         breakdown=state.breakdown,
-        absorption=absorption_strength(model, covariance),
-        mosaicity=_exponential(model, model.mosaicity.log_width, covariance)
-        if model.mosaicity is not None
-        else None,
+        absorption=crystals[0].absorption if len(crystals) == 1 else None,
+        mosaicity=crystals[0].mosaicity if len(crystals) == 1 else None,
+        crystals=crystals,
         effects=effect_values(effects, objective.parameters(), normal, reduced_chi_square),
         restraints=summarise_restraints(model, normal, final.chi_square, int(single.used.sum())),
         difference_map=lacking,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from dials_hybrid_refine.models.hybrid import HybridModel
 from dials_hybrid_refine.models.thickness.base import ThicknessModel
 from dials_hybrid_refine.models.thickness.neural import NeuralThickness
 from dials_hybrid_refine.refinement.dataset import Dataset, build_simulator
-from dials_hybrid_refine.refinement.journal import Journal
+from dials_hybrid_refine.refinement.journal import Entry, Journal
 from dials_hybrid_refine.refinement.objective import Objective
 from dials_hybrid_refine.refinement.options import RefinementOptions
 from dials_hybrid_refine.refinement.refine import Refinement, loss_weights
@@ -63,7 +64,7 @@ def scan_basin(
     options: RefinementOptions,
     coarse: Callable[[float], BeamSelection],
 ) -> ThicknessScan:
-    """Scan the thickness with the atoms as they are.
+    """Scan the thickness, the same for all crystals with data, with the atoms as they are.
 
     Args:
         coarse: the coarse calculation for crystals of a thickness in Angstrom.
@@ -83,32 +84,93 @@ def scan_basin(
     return scan
 
 
+def scan_crystals(
+    model: HybridModel,
+    data: Dataset,
+    options: RefinementOptions,
+    coarse: Callable[[float], BeamSelection],
+) -> list[ThicknessScan]:
+    """A ``scan_basin`` for each crystal."""
+    experiment = data.observations.experiment
+    return [
+        scan_basin(model, data.select(experiment == i), options, coarse)
+        for i in range(len(data.scans))
+    ]
+
+
 def remembered_scan(
     journal: Journal,
     model: HybridModel,
     data: Dataset,
     options: RefinementOptions,
     coarse: Callable[[float], BeamSelection],
-) -> ThicknessScan:
-    """``scan_basin``, if no earlier run has done it."""
-    name = "thickness scan"
-    found = journal.remembered(name, lambda: asdict(scan_basin(model, data, options, coarse)))
-    mean = found.array("mean", (None,))
-    return ThicknessScan(mean, *(found.array(key, mean.shape) for key in ("width", "chi_square")))
+) -> list[ThicknessScan]:
+    """``scan_crystals``, if no earlier run has done it."""
+
+    def scan() -> dict[str, Any]:
+        found = scan_crystals(model, data, options, coarse)
+        return {"crystals": [asdict(scan) for scan in found]}
+
+    found = journal.remembered("thickness scan", scan)
+    return [_thickness_scan(part) for part in found.parts("crystals")]
+
+
+def _thickness_scan(entry: Entry) -> ThicknessScan:
+    mean = entry.array("mean", (None,))
+    return ThicknessScan(mean, *(entry.array(key, mean.shape) for key in ("width", "chi_square")))
+
+
+@dataclass(frozen=True)
+class StartingThickness:
+    """Mean and standard deviation (n_experiments,) of each crystal's thickness in Angstrom."""
+
+    mean: NDArray[np.float64]
+    width: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, pairs: Sequence[tuple[float, float]]) -> StartingThickness:
+        """From mean and standard deviation of each."""
+        mean, width = np.array(pairs, dtype=float).T
+        return cls(mean, width)
+
+    @property
+    def largest(self) -> float:
+        """The largest mean."""
+        return float(self.mean.max())
+
+    @property
+    def thick_part(self) -> float:
+        """The largest mean plus two standard deviations."""
+        return float((self.mean + 2 * self.width).max())
+
+    def thicker(self, factor: NDArray[np.float64]) -> StartingThickness:
+        """Means and widths times a factor for each crystal."""
+        return StartingThickness(factor * self.mean, factor * self.width)
+
+    def is_elsewhere(self, other: StartingThickness) -> bool:
+        """Whether a crystal may be in another basin."""
+        ratio = self.mean / other.mean
+        return bool((np.maximum(ratio, 1 / ratio) > _SAME_BASIN).any())
+
+    def __str__(self) -> str:
+        return ", ".join(f"{m:.0f} +- {w:.0f}" for m, w in zip(self.mean, self.width))
 
 
 def set_thickness(
-    model: HybridModel, data: Dataset, options: RefinementOptions, mean: float, width: float
+    model: HybridModel, data: Dataset, options: RefinementOptions, start: StartingThickness
 ) -> None:
-    """Give the model its thickness; mean and standard deviation in Angstrom."""
-    largest = options.thickness.largest or largest_node(mean, width)
-    nodes = thickness_nodes(largest, node_spacing(mean, largest, options.thickness.node_distance))
+    """Give the model its thickness: nodes that suit all crystals."""
+    reaches = [largest_node(mean, width) for mean, width in zip(start.mean, start.width)]
+    largest = options.thickness.largest or max(reaches)
+    distance = options.thickness.node_distance
+    nodes = thickness_nodes(largest, node_spacing(float(start.mean.min()), largest, distance))
+    pairs = zip(start.mean, start.width)
     model.thickness = thickness_model(
         options.thickness,
         nodes,
-        normal_distribution(nodes, mean, width),
+        np.stack([normal_distribution(nodes, mean, width) for mean, width in pairs]),
         [scan.phi_range for scan in data.scans],
-        data.scans[0].image_width,
+        [scan.image_width for scan in data.scans],
         options.seed,
     )
 
@@ -118,35 +180,30 @@ def coarse_end(
     data: Dataset,
     options: RefinementOptions,
     coarse: Callable[[float], BeamSelection],
-    mean: float,
-    width: float,
-) -> tuple[float, float]:
+    start: StartingThickness,
+) -> StartingThickness:
     """The last coarse steps, repeated with thicker nodes where a distribution ran into its thickest.
 
-    Args:
-        mean, width: where the thickness starts; Angstrom, as what is returned.
+    Returns where the thickness started in the end.
     """
     model, state = refinement.state.model, refinement.state
     kept, spread, rejected = None, state.spread, state.rejected
     while True:
-        refinement.coarse_stage(coarse(mean), options.schedule.coarse_steps)
+        refinement.coarse_stage(coarse(start.largest), options.schedule.coarse_steps)
         if state.status == "interrupted" or (state.breakdown is not None and kept is None):
-            return mean, width
+            return start
         if kept is not None and (state.breakdown is not None or state.spread > kept.spread):
             state.breakdown = None
             kept.restore(model, state)
-            return kept.mean, kept.width
+            return kept.start
         assert state.objective is not None
-        if options.thickness.largest or not _is_full(model, state.objective):
-            return mean, width
-        kept = _CoarseResult.of(model, state, mean, width)
-        mean, width = 1.5 * mean, 1.5 * width
-        logger.info(
-            "The thickest crystals considered have weight: again from %.0f +- %.0f Angstrom",
-            mean,
-            width,
-        )
-        set_thickness(model, data, options, mean, width)
+        full = _are_full(model, state.objective)
+        if options.thickness.largest or not full.any():
+            return start
+        kept = _CoarseResult.of(model, state, start)
+        start = start.thicker(np.where(full, 1.5, 1.0))
+        logger.info("The thickest crystals considered have weight: again from %s Angstrom", start)
+        set_thickness(model, data, options, start)
         # those of a wrong thickness would let the priors hold the new one
         state.spread, state.rejected = spread, rejected
 
@@ -155,8 +212,7 @@ def coarse_end(
 class _CoarseResult:
     """The end of a coarse stage, to go back to."""
 
-    mean: float
-    width: float
+    start: StartingThickness
     spread: float
     rejected: NDArray[np.bool_]
     thickness: ThicknessModel
@@ -164,10 +220,10 @@ class _CoarseResult:
 
     @classmethod
     def of(
-        cls, model: HybridModel, state: RefinementState, mean: float, width: float
+        cls, model: HybridModel, state: RefinementState, start: StartingThickness
     ) -> _CoarseResult:
         parameters = {name: value.clone() for name, value in model.state_dict().items()}
-        return cls(mean, width, state.spread, state.rejected, model.thickness, parameters)
+        return cls(start, state.spread, state.rejected, model.thickness, parameters)
 
     def restore(self, model: HybridModel, state: RefinementState) -> None:
         model.thickness = self.thickness
@@ -175,16 +231,21 @@ class _CoarseResult:
         state.spread, state.rejected = self.spread, self.rejected
 
 
-def _is_full(model: HybridModel, objective: Objective) -> bool:
-    """Whether a neural distribution has run into its thickest nodes."""
+def _are_full(model: HybridModel, objective: Objective) -> NDArray[np.bool_]:
+    """Which crystals' neural distributions (n_experiments,) have run into their thickest nodes."""
+    experiment, phi = objective.simulator.segment_positions()
+    none = np.zeros(1 + int(experiment.max()), dtype=bool)
     if not isinstance(model.thickness, NeuralThickness):
-        return False
+        return none
     with torch.no_grad():
-        distribution = model.thickness(*objective.simulator.segment_positions())
+        distribution = model.thickness(experiment, phi)
     if float(distribution.thickness.max()) >= LARGEST_SCANNED[-1]:
-        return False
+        return none
     thickest = distribution.weight[:, -3:].sum(1)
-    return float((thickest > _FULL_WEIGHT).double().mean()) > _FULL_SHARE
+    shares = [
+        float((thickest[experiment == i] > _FULL_WEIGHT).double().mean()) for i in range(len(none))
+    ]
+    return np.array(shares) > _FULL_SHARE
 
 
 def trim_thickness(model: HybridModel, objective: Objective) -> None:
@@ -203,46 +264,56 @@ def coarse_start(
     data: Dataset,
     options: RefinementOptions,
     coarse: Callable[[float], BeamSelection],
-    first: ThicknessScan,
-) -> tuple[float, float]:
-    """The first coarse steps and the second scan; returns its mean and standard deviation (Angstrom).
+    first: Sequence[ThicknessScan],
+) -> StartingThickness:
+    """The first coarse steps and the second scan; returns what that found.
 
     A thickness that is wrong brings the atoms where they fit it, and the second scan is as wrong as
     they are. So several are tried where they are far from each other, each from the starting atoms, and
     the better goes on: one that is given, the best of the first scan, and, where the scan says little
-    because the atoms are wrong, a usual one.
+    because the atoms are wrong, a usual one. Of several crystals all start anew, each from its own.
+
+    Args:
+        first: scan of each crystal.
     """
     model, state, given = refinement.state.model, refinement.state, options.thickness_start
-    candidates = [] if given is None else [(given, 0.25 * given)]
-    candidates.append(first.best)
-    if first.contrast < _CLEAR_CONTRAST:
-        candidates.append(_USUAL_THICKNESS)
-    starts: list[tuple[float, float]] = []
-    for mean, width in candidates:
-        if all(max(mean / m, m / mean) > _SAME_BASIN for m, _ in starts):
-            starts.append((mean, width))
+    best_of_each = [scan.best for scan in first]
+    candidates = [] if given is None else [[(given, 0.25 * given)] * len(first)]
+    candidates.append(best_of_each)
+    usual = [_USUAL_THICKNESS if scan.contrast < _CLEAR_CONTRAST else scan.best for scan in first]
+    candidates.append(usual)
+    starts: list[StartingThickness] = []
+    for candidate in map(StartingThickness.of, candidates):
+        if all(candidate.is_elsewhere(start) for start in starts):
+            starts.append(candidate)
     others = [name for name in model.state_dict() if not name.startswith("thickness.")]
     unchanged = {name: model.state_dict()[name].clone() for name in others}
     best, first_spread, failure = None, state.spread, None
-    for mean, width in starts:
+    for start in starts:
         model.load_state_dict(unchanged, strict=False)
         state.rejected, state.spread = np.zeros_like(state.rejected), first_spread
-        set_thickness(model, data, options, mean, width)
-        refinement.coarse_stage(coarse(mean), STEPS_BEFORE_RESCAN, "start")
+        set_thickness(model, data, options, start)
+        refinement.coarse_stage(coarse(start.largest), STEPS_BEFORE_RESCAN, "start")
         if state.status == "interrupted":
-            return mean, width
+            return start
         if state.breakdown is not None:
             failure, state.breakdown = state.breakdown, None
-            logger.warning("Starting from %.0f Angstrom fails: %s", mean, failure)
+            logger.warning("Starting from %s Angstrom fails: %s", start, failure)
             continue
-        scan = remembered_scan(refinement.journal, model, data, options, coarse)
-        if best is None or scan.chi_square.min() < best.chi_square.min():
-            best, rejected, spread = scan, state.rejected, state.spread
+        scans = remembered_scan(refinement.journal, model, data, options, coarse)
+        if best is None or least_chi_square(scans) < least_chi_square(best):
+            best, rejected, spread = scans, state.rejected, state.spread
             refined = {name: model.state_dict()[name].clone() for name in others}
     if best is None:
         state.breakdown = failure
-        return mean, width
+        return start
     model.load_state_dict(refined, strict=False)
     state.rejected, state.spread = rejected, spread
-    set_thickness(model, data, options, *best.best)
-    return best.best
+    found = StartingThickness.of([scan.best for scan in best])
+    set_thickness(model, data, options, found)
+    return found
+
+
+def least_chi_square(scans: Sequence[ThicknessScan]) -> float:
+    """chi^2 of all crystals together, each with its best thickness."""
+    return float(sum(scan.chi_square.min() for scan in scans))

@@ -78,7 +78,11 @@ def panels(
 
     files = [name for key in ("experiments", "reflections") for name in summary["input"][key]]
     return [
-        Panel(EXPERIMENT, of(EXPERIMENT), present(html_tables.effects_table(summary))),
+        Panel(
+            EXPERIMENT,
+            of(EXPERIMENT),
+            present(html_tables.crystal_table(summary), html_tables.effects_table(summary)),
+        ),
         Panel(AGREEMENT, of(AGREEMENT), [html_tables.statistics_table(summary)]),
         Panel(CURVES_PANEL, of(CURVES_PANEL), [], note=CURVES_NOTE),
         Panel(

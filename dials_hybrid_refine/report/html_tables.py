@@ -72,6 +72,38 @@ def statistics_table(summary: Mapping[str, Any]) -> Table:
     return Table("statistics", "Figures of merit", ["", "used", "held out"], rows)
 
 
+def crystal_table(summary: Mapping[str, Any]) -> Table | None:
+    """The fit of each crystal where there are several, and those that were left out."""
+    crystals, excluded = summary.get("crystals") or [], summary.get("excluded_crystals") or []
+    if len(crystals) + len(excluded) < 2:
+        return None
+    rows = []
+    for crystal in crystals:
+        absorption, mosaicity = crystal["absorption"], crystal["mosaicity"]
+        rows.append(
+            [
+                f"{crystal['experiment']}",
+                crystal["name"],
+                "{:g} to {:g}".format(*crystal["phi_range"]),
+                f"{crystal['n_reflections']} ({crystal['n_observed']})",
+                factor(crystal["r_obs"]),
+                factor(crystal["r_obs_held_out"]),
+                f"{crystal['n_rejected']}",
+                f"{crystal['thickness']:.0f}",
+                f"{crystal['scale']:.4g}",
+                "–" if absorption is None else _with_su(absorption["value"], absorption["su"]),
+                "–" if mosaicity is None else _with_su(mosaicity["value"], mosaicity["su"]),
+                crystal["reindexed"] or "–",
+            ]
+        )
+    rows += [["–", one["name"], f"left out: {one['reason']}", *["–"] * 9] for one in excluded]
+    header = [
+        "", "experiment", "rotation (°)", "reflections (observed)", "R_obs", "held out", "rejected",
+        "thickness (Å)", "scale", "absorption", "mosaicity (°)", "reindexed",
+    ]  # fmt: skip
+    return Table("crystals", "Crystals", header, rows)
+
+
 def atom_table(result: Result, summary: Mapping[str, Any]) -> Table:
     """Coordinates and displacement parameters with s.u., and how far each atom moved."""
     cell = result.structure.unit_cell()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from dials_hybrid_refine.refinement.geometry import Geometry
-from dials_hybrid_refine.refinement.result import Result
+from dials_hybrid_refine.refinement.result import CrystalRecord, Result
 from dials_hybrid_refine.report import log_tables
 from dials_hybrid_refine.report.absolute_structure_table import absolute_structure_table
 from dials_hybrid_refine.report.restraint_table import restraint_table
@@ -13,8 +14,12 @@ from dials_hybrid_refine.report.restraint_table import restraint_table
 logger = logging.getLogger("dials.hybrid_refine")
 
 
-def log_result(result: Result, geometry: Geometry) -> None:
-    """The final tables and warnings."""
+def log_result(result: Result, geometry: Geometry, crystals: Sequence[CrystalRecord] = ()) -> None:
+    """The final tables and warnings.
+
+    Args:
+        crystals: what the files say of each experiment.
+    """
     for warning in result.warnings:
         logger.warning("Warning: %s", warning)
     if result.rejected.any():
@@ -42,5 +47,7 @@ def log_result(result: Result, geometry: Geometry) -> None:
             "\nDifference map of the electrostatic potential:\n%s",
             log_tables.difference_map_table(result.difference_map),
         )
+    if len(crystals) > 1:
+        logger.info("\nCrystals:\n%s", log_tables.crystal_table(result, crystals))
     logger.info("\nStatus: %s\n%s", result.status, log_tables.statistics_table(result))
     logger.info("%s", log_tables.definitions())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -12,7 +12,12 @@ from dials.util import tabulate
 from dials_hybrid_refine.diffraction.electron import VOLT_PER_CHARGE
 from dials_hybrid_refine.refinement.difference_map import DifferenceMap
 from dials_hybrid_refine.refinement.geometry import Geometry
-from dials_hybrid_refine.refinement.result import AbsorptionStrength, Iteration, Result
+from dials_hybrid_refine.refinement.result import (
+    AbsorptionStrength,
+    CrystalRecord,
+    Iteration,
+    Result,
+)
 from dials_hybrid_refine.refinement.shifts import Shifts
 from dials_hybrid_refine.refinement.statistics import DEFINITIONS
 
@@ -112,6 +117,37 @@ def statistics_table(result: Result) -> str:
             f"dsg {limits.dsg:g} 1/Angstrom",
         ]
     )
+
+
+def crystal_table(result: Result, crystals: Sequence[CrystalRecord]) -> str:
+    """The fit of each crystal: a row for each."""
+    rows = []
+    for i, (record, fit) in enumerate(zip(crystals, result.crystals)):
+        row = [
+            i,
+            record.name,
+            f"{record.phi_range[0]:g} to {record.phi_range[1]:g}",
+            f"{fit.used.n_reflections} ({fit.used.n_observed})",
+            _factor(fit.used.r_obs),
+            _factor(fit.held_out.r_obs),
+            fit.n_rejected,
+            f"{fit.thickness:.0f}",
+            f"{fit.orientation:.3f}",
+            f"{fit.scale:.4g}",
+        ]
+        if fit.absorption is not None:
+            row.append(_with_uncertainty(fit.absorption.value, fit.absorption.su or 0.0))
+        if fit.mosaicity is not None:
+            row.append(_with_uncertainty(fit.mosaicity[0], fit.mosaicity[1] or 0.0))
+        rows.append([*row, record.reindexed or ""])
+    header = [
+        "", "experiment", "phi", "refl. (obs.)", "R_obs", "held out", "rejected", "thickness (A)",
+        "turned (deg)", "scale",
+    ]  # fmt: skip
+    fits = result.crystals
+    header += ["absorption"] * (fits[0].absorption is not None)
+    header += ["mosaicity (deg)"] * (fits[0].mosaicity is not None)
+    return tabulate(rows, [*header, "reindexed"], disable_numparse=True)
 
 
 def definitions() -> str:
@@ -221,7 +257,10 @@ def profile_table(result: Result, every: float = 10.0) -> str:
     profiles = result.profiles
     spacing = float(np.median(np.diff(profiles.phi))) if len(profiles.phi) > 1 else every
     step = max(1, round(every / max(1e-6, spacing)))
-    relative = profiles.scale / profiles.scale.mean()
+    own_mean = {
+        i: profiles.scale[profiles.experiment == i].mean() for i in set(profiles.experiment)
+    }
+    relative = profiles.scale / np.array([own_mean[i] for i in profiles.experiment])
     rows = [
         [
             profiles.experiment[i],

@@ -115,7 +115,7 @@ EXPERIMENTS = {
     ),
     "no crystal": (without("crystal"), ["data.expt:", "no crystal model", GIVE_EXPT]),
     "no beam": (without("beam"), ["data.expt:", "no beam model", GIVE_EXPT]),
-    "several": (_several, ["data.expt holds 2 experiments", "split_experiments"]),
+    "several": (_several, ["no reflections belong to data.expt (experiment 1)", "give the files"]),
     "none": (_no_experiment, ["data.expt holds no experiments", "give"]),
     "high symmetry": (
         lambda c: c["crystal"][0].update(space_group_hall_symbol=" P 62 2 (0,0,4)"),
@@ -171,10 +171,16 @@ def test_detectors(files, change_experiments, case):
 SIMULATE = ["data.expt", "model.cif", "nproc=1"]
 
 
-@pytest.mark.parametrize("name", ["x-rays", "stills", "several", "no crystal"])
+@pytest.mark.parametrize("name", ["x-rays", "stills", "no crystal"])
 def test_experiments_to_simulate(files, change_experiments, name):
     edit, parts = EXPERIMENTS[name]
     change_experiments(edit)
+    refused(files, ["data.expt", "model.cif"], *parts, run=hybrid_simulate.run)
+
+
+def test_one_experiment_is_simulated(files, change_experiments):
+    change_experiments(_several)
+    parts = ["data.expt holds 2 experiments", "split_experiments"]
     refused(files, ["data.expt", "model.cif"], *parts, run=hybrid_simulate.run)
 
 

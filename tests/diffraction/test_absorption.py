@@ -71,7 +71,7 @@ def test_mean_absorption_in_the_simulation(example: Example) -> None:
     models = PhysicalModels(fixed_thickness(t), no_rotation)
 
     def only_mean(
-        atoms: AtomicParameters, crystal: CrystalPotential, u: torch.Tensor
+        atoms: AtomicParameters, crystal: CrystalPotential, u: torch.Tensor, experiment: int
     ) -> torch.Tensor:
         return torch.where(torch.arange(len(u)) == 0, mean, torch.zeros_like(u))
 

@@ -61,7 +61,7 @@ class Problem:
         return PhysicalModels(
             fixed_thickness(values["thickness"], values["weight"]),
             constant_rotation(values["rotation"]),
-            lambda a, c, u: values["absorption"] * u,
+            lambda a, c, u, e: values["absorption"] * u,
         )
 
     def loss(self, curves: list[torch.Tensor]) -> torch.Tensor:

@@ -87,7 +87,7 @@ def curves_and_reference(
     potential = simulator.potential(atoms)
     absorptive = None
     if absorption is not None:
-        models = replace(models, absorption=lambda a, c, u: absorption * u)
+        models = replace(models, absorption=lambda a, c, u, e: absorption * u)
         absorptive = absorption * potential
     curves = simulator.rocking_curves(atoms, models)
     pairs = []

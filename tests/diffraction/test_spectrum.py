@@ -66,12 +66,12 @@ def matrices_of_example(
     models = PhysicalModels(
         fixed_thickness(300.0),
         no_rotation,
-        None if absorption is None else lambda a, c, u: absorption * u,
+        None if absorption is None else lambda a, c, u, e: absorption * u,
     )
     atoms = atoms_of(example.structure)
-    inputs, coupling, wave_number = simulator._inputs(atoms, simulator.potential(atoms), models)
-    problem = propagation._Problem(coupling, wave_number, settings)
-    return [problem.matrices(data) for data in inputs]
+    (group,) = simulator._inputs(atoms, [simulator.potential(atoms)], models)
+    problem = propagation._Problem(group.coupling, group.wave_number, settings)
+    return [problem.matrices(data) for data in group.inputs]
 
 
 def true_ends(matrices: ScatteringMatrices) -> tuple[torch.Tensor, torch.Tensor]:

@@ -164,7 +164,7 @@ def test_simulation_agrees_with_dense_matrices(structure: xray.structure) -> Non
     simulator, atoms = example.simulator(), atoms_of(structure)
     thickness, weight = torch.tensor([300.0, 500.0]).double(), torch.tensor([0.4, 0.6]).double()
     models = PhysicalModels(
-        fixed_thickness(thickness, weight), no_rotation, lambda a, c, u: c.thermal_diffuse(a)
+        fixed_thickness(thickness, weight), no_rotation, lambda a, c, u, e: c.thermal_diffuse(a)
     )
     potential = simulator.potential(atoms)
     absorptive = simulator._potential.thermal_diffuse(atoms)
@@ -214,7 +214,9 @@ def test_gradient_of_intensities(structure: xray.structure, name: str) -> None:
     crystal = simulator._potential
     factor = float(0.06 * (crystal(atoms)[0] / crystal.thermal_diffuse(atoms)[0]).real)
     models = PhysicalModels(
-        fixed_thickness([300.0, 420.0]), no_rotation, lambda a, c, u: factor * c.thermal_diffuse(a)
+        fixed_thickness([300.0, 420.0]),
+        no_rotation,
+        lambda a, c, u, e: factor * c.thermal_diffuse(a),
     )
     start: dict[str, torch.Tensor] = dict(vars(atoms))
     generator = torch.Generator().manual_seed(2)

@@ -11,7 +11,7 @@ from test_shelx_round_trip import CONSTRAINTS, EVERYTHING
 
 import iotbx.cif
 
-from dials_hybrid_refine.io.cif_experiment import Measurement
+from dials_hybrid_refine.io.cif_experiment import MeasuredScan, Measurement
 from dials_hybrid_refine.io.cif_refinement import RefinementModel
 from dials_hybrid_refine.io.refined_cif import CifContext, refined_cif
 from dials_hybrid_refine.io.structure import read_structure
@@ -39,7 +39,7 @@ def text(tmp_path_factory) -> str:
     rows = (row("distance", "O20", "C20"), row("rigid_bond", "O7", "O8"))
     rows = tuple(replace(r, target=1.0) for r in rows)
     result = replace(result, restraints=RestraintSummary(rows, 2, 1.0, 1.1))
-    measurement = Measurement(WAVELENGTH, None, (-10.0, 10.0), 0.1, "profile", {})
+    measurement = Measurement((MeasuredScan(WAVELENGTH, (-10.0, 10.0), 0.1),), None, "profile", {})
     refinement = RefinementModel(Weighting(), "neural", False, model.constraints)
     context = CifContext(measurement, refinement, disorder=model.disorder)
     return str(refined_cif(result, context))

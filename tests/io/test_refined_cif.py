@@ -22,6 +22,7 @@ from dials_hybrid_refine.io.cif_atoms import hydrogen_treatment
 from dials_hybrid_refine.io.cif_experiment import (
     PETS2,
     MeasuredCell,
+    MeasuredScan,
     Measurement,
     hall_symbol,
     measured_cell,
@@ -46,10 +47,8 @@ from dials_hybrid_refine.refinement.result import AbsorptionStrength
 from dials_hybrid_refine.refinement.weights import Weighting
 
 MEASUREMENT = Measurement(
-    wavelength=WAVELENGTH,
+    scans=(MeasuredScan(WAVELENGTH, (-10.0, 10.0), 0.5),),
     cell=None,
-    phi_range=(-10.0, 10.0),
-    image_width=0.5,
     intensity="profile",
     n_excluded={"window too wide": 3, "flagged bad by DIALS": 0},
 )

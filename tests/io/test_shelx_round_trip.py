@@ -18,7 +18,7 @@ from test_refined_shelx import same_structure
 from cctbx import xray
 
 from dials_hybrid_refine.command_line.refine_files import shelx_model
-from dials_hybrid_refine.io.cif_experiment import Measurement
+from dials_hybrid_refine.io.cif_experiment import MeasuredScan, Measurement
 from dials_hybrid_refine.io.refined_shelx import ShelxModel, shelx_names, shelx_notes, shelx_text
 from dials_hybrid_refine.io.structure import read_structure
 from dials_hybrid_refine.models.connectivity import Disorder
@@ -371,7 +371,7 @@ def test_restraints_of_the_inverse(tmp_path) -> None:
     model = Model(structure, restraints=requests)
     inverse = finished(structure.change_hand(), RefinedParameters(), d_min=3.0)
     inverse = replace(inverse, absolute_structure=replace(HAND, applied=True))
-    measurement = Measurement(WAVELENGTH, None, (-10.0, 10.0), 0.1, "profile", {})
+    measurement = Measurement((MeasuredScan(WAVELENGTH, (-10.0, 10.0), 0.1),), None, "profile", {})
     text = shelx_text(shelx_model(model, measurement, inverse, 1.0))
     again = read_structure(_written(tmp_path, text))
     assert "CHIV -2.5 0.1 C2" in text

@@ -12,7 +12,7 @@ from dials_hybrid_refine.models.choose import AbsorptionOptions, absorption_mode
 from dials_hybrid_refine.models.effects import ProportionalAbsorption, ScaledAbsorption
 from dials_hybrid_refine.models.structure import composition_of
 from dials_hybrid_refine.models.tabulated_absorption import TabulatedAbsorption
-from dials_hybrid_refine.refinement.summarise import absorption_strength
+from dials_hybrid_refine.refinement.summarise import absorption_strengths
 
 
 @pytest.mark.parametrize("refine", [True, False])
@@ -73,7 +73,7 @@ class Hybrid(torch.nn.Module):
 def test_uncertainty_of_the_strength() -> None:
     """That of the logarithm, the seventh refined number here, times the value."""
     covariance = np.diag(np.arange(1.0, 13.0) ** 2)
-    found = absorption_strength(Hybrid(TabulatedAbsorption(2.0)), covariance)
+    (found,) = absorption_strengths(Hybrid(TabulatedAbsorption(2.0)), covariance)
     assert (found.model, found.value, found.su) == ("tabulated", 2.0, pytest.approx(14))
-    fixed = absorption_strength(Hybrid(ProportionalAbsorption(0.1, refine=False)), covariance)
+    (fixed,) = absorption_strengths(Hybrid(ProportionalAbsorption(0.1, refine=False)), covariance)
     assert (fixed.model, fixed.value, fixed.su) == ("proportional", pytest.approx(0.1), None)

@@ -149,7 +149,7 @@ def test_prior_of_the_mean_network_vanishes_where_the_mean_changes_linearly() ->
     assert Line(400.0, RANGES).prior_residuals().abs().max() < 1e-9
     # centres 10 degrees apart: second differences 20; a quarter of the mean, root of 30
     model = Bent(400.0, [(-50.0, 50.0)], smoothness=30.0)
-    middle = model.bumps.centres[1:-1]
+    middle = model.bumps.centres[0, 1:-1]
     expected = math.sqrt(30) * 20 / (0.25 * model.mean(FIRST, middle))
     torch.testing.assert_close(model.prior_residuals(), expected)
 

@@ -103,15 +103,15 @@ def test_prior_scales_with_smoothness() -> None:
 def test_prior_along_the_scan_is_on_bends_of_mean_and_width() -> None:
     """Parabolas of the angle: second differences of both over a quarter of the mean."""
     model = neural(trained=False)
-    centres = model.bumps.centres.repeat(2)
+    centres = model.bumps.centres.reshape(-1)
     mean, width = 500 + 0.05 * centres**2, 80 + 0.01 * centres**2
     model._outputs = lambda experiment, phi: (  # type: ignore[method-assign]
         mean, width, torch.zeros(len(centres), len(NODES), dtype=torch.float64)
     )  # fmt: skip
     spacing = float(centres[1] - centres[0])
-    n = len(centres) // 2
-    bends = torch.tensor([[0.1], [0.02]], dtype=torch.float64) * spacing**2
-    expected = 2 * (3 * (bends / (0.25 * mean[:n]))[:, 1:-1].square()).sum()
+    bends = torch.tensor([0.1, 0.02], dtype=torch.float64)[:, None, None] * spacing**2
+    inner = mean.reshape(2, -1)[:, 1:-1]
+    expected = 3 * (bends / (0.25 * inner)).square().sum()
     found = model.prior_residuals().square().sum()
     assert float(found) == pytest.approx(float(expected), rel=1e-9)
 

@@ -42,7 +42,7 @@ from dials_hybrid_refine.refinement.minimise import (
     quasi_newton_steps,
 )
 from dials_hybrid_refine.refinement.objective import Evaluation, Objective
-from dials_hybrid_refine.refinement.summarise import absorption_strength
+from dials_hybrid_refine.refinement.summarise import absorption_strengths
 
 RANGE = [(-3.0, 3.0)]
 
@@ -388,7 +388,7 @@ def test_the_factor_of_tabulated_absorption_is_recovered_within_its_uncertainty(
     objective = make_objective(model, truth, noise=0.3, scale_variation=0.1)
     take_steps(objective, 15)
     covariance = 0.3**2 * objective.gauss_newton_matrix().covariance().numpy()
-    found = absorption_strength(model, covariance)
+    (found,) = absorption_strengths(model, covariance)
     assert found is not None and found.su is not None
     assert abs(found.value - 1) < 2.5 * found.su
     assert found.su < 0.4

@@ -36,7 +36,12 @@ from dials_hybrid_refine.refinement.settings import (
     scan_nodes,
     thickness_nodes,
 )
-from dials_hybrid_refine.refinement.thickness_course import coarse_end, scan_basin, set_thickness
+from dials_hybrid_refine.refinement.thickness_course import (
+    StartingThickness,
+    coarse_end,
+    scan_basin,
+    set_thickness,
+)
 from dials_hybrid_refine.refinement.thickness_start import normal_distribution
 
 G_MAX = 1.2
@@ -162,11 +167,10 @@ def coarse_refinement(true: float, mean: float, width: float) -> tuple[HybridMod
         1.0,
         derivative_selection(G_MAX),
     )
-    set_thickness(model, data, options, mean, width)
-    start, _ = coarse_end(
-        refinement, data, options, lambda t: coarse_selection(G_MAX, t), mean, width
-    )
-    return model, start
+    start = StartingThickness.of([(mean, width)])
+    set_thickness(model, data, options, start)
+    end = coarse_end(refinement, data, options, lambda t: coarse_selection(G_MAX, t), start)
+    return model, end.largest
 
 
 def test_thickness_beyond_the_nodes_is_reached() -> None:

@@ -8,10 +8,11 @@ import torch
 
 
 class AngleBumps(torch.nn.Module):
-    """Gaussians along the scan, so that functions of them change over ``resolution`` degrees.
+    """Gaussians along each scan, so that functions of them change over ``resolution`` degrees.
 
     Attributes:
-        centres: shape (c,), degrees, evenly spaced over all scans; at least three.
+        centres: shape (n_experiments, c), degrees, evenly spaced from the first angle of each scan, as
+            many as the longest needs; at least three.
     """
 
     centres: torch.Tensor
@@ -23,15 +24,25 @@ class AngleBumps(torch.nn.Module):
             resolution: distance of the bumps, and their standard deviation, in degrees.
         """
         super().__init__()
-        low = min(first for first, _ in phi_ranges)
-        high = max(last for _, last in phi_ranges)
-        number = max(3, round((high - low) / resolution) + 1)
-        self.register_buffer("centres", torch.linspace(low, high, number, dtype=torch.float64))
-        self._spacing = float(self.centres[1] - self.centres[0])
+        longest = max(last - first for first, last in phi_ranges)
+        number = max(3, round(longest / resolution) + 1)
+        centres = [
+            torch.linspace(first, first + longest, number, dtype=torch.float64)
+            for first, _ in phi_ranges
+        ]
+        self.register_buffer("centres", torch.stack(centres))
+        self._spacing = float(self.centres[0, 1] - self.centres[0, 0])
 
-    def forward(self, phi: torch.Tensor) -> torch.Tensor:
-        """Bumps (n, c) at angles phi (n,) in degrees."""
-        return torch.exp(-0.5 * ((phi[:, None] - self.centres) / self._spacing) ** 2)
+    @property
+    def experiment(self) -> torch.Tensor:
+        """Experiment of each of the centres, in their order; shape (n_experiments c,)."""
+        n_experiments, number = self.centres.shape
+        return torch.arange(n_experiments).repeat_interleave(number)
+
+    def forward(self, experiment: torch.Tensor, phi: torch.Tensor) -> torch.Tensor:
+        """Bumps (n, c) at angles phi (n,) in degrees of experiments (n,)."""
+        distance = phi[:, None] - self.centres[experiment]
+        return torch.exp(-0.5 * (distance / self._spacing) ** 2)
 
 
 def random_weights(generator: torch.Generator, *shape: int) -> torch.nn.Parameter:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,12 @@ class ThicknessDistribution:
     def standard_deviation(self) -> torch.Tensor:
         """Width of the distribution, shape (n,), in Angstrom."""
         return self.variance().clamp_min(0).sqrt()
+
+
+def each_logarithm(thickness: ArrayLike, n_experiments: int) -> torch.Tensor:
+    """Logarithms (n_experiments,) of one thickness in Angstrom for all, or of one for each."""
+    each = np.broadcast_to(np.asarray(thickness, dtype=float), (n_experiments,))
+    return torch.tensor([math.log(value) for value in each], dtype=torch.float64)
 
 
 class ThicknessModel(torch.nn.Module, ABC):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
+from numpy.typing import ArrayLike
 
-from dials_hybrid_refine.models.thickness.base import ThicknessDistribution, ThicknessModel
+from dials_hybrid_refine.models.thickness.base import (
+    ThicknessDistribution,
+    ThicknessModel,
+    each_logarithm,
+)
 
 
 class ConstantThickness(ThicknessModel):
@@ -15,11 +18,10 @@ class ConstantThickness(ThicknessModel):
     The refined number is the logarithm of the thickness.
     """
 
-    def __init__(self, thickness: float, n_experiments: int = 1) -> None:
-        """thickness: starting value in Angstrom."""
+    def __init__(self, thickness: ArrayLike, n_experiments: int = 1) -> None:
+        """thickness: starting value in Angstrom, one or one for each experiment."""
         super().__init__()
-        start = torch.full((n_experiments,), math.log(thickness), dtype=torch.float64)
-        self.log_thickness = torch.nn.Parameter(start)
+        self.log_thickness = torch.nn.Parameter(each_logarithm(thickness, n_experiments))
 
     def forward(self, experiment: torch.Tensor, phi: torch.Tensor) -> ThicknessDistribution:
         thickness = self.log_thickness[experiment].exp()[:, None]

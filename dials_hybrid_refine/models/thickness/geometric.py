@@ -28,9 +28,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from dials_hybrid_refine.models.thickness.base import ThicknessDistribution, ThicknessModel
+from dials_hybrid_refine.models.thickness.base import (
+    ThicknessDistribution,
+    ThicknessModel,
+    each_logarithm,
+)
 
 
 @dataclass(frozen=True)
@@ -63,11 +67,11 @@ class GeometricThickness(ThicknessModel):
     tau: torch.Tensor
     weight: torch.Tensor
 
-    def __init__(self, shape: str, mean: float, n_nodes: int, n_experiments: int = 1) -> None:
+    def __init__(self, shape: str, mean: ArrayLike, n_nodes: int, n_experiments: int = 1) -> None:
         """
         Args:
             shape: one of ``SHAPES``.
-            mean: starting value of the mean thickness in Angstrom.
+            mean: starting value of the mean thickness in Angstrom, one or one for each experiment.
             n_nodes: number of nodes. Intensities that oscillate with thickness are integrated
                 where the period is at least pi times the maximum thickness over this number.
         """
@@ -75,10 +79,8 @@ class GeometricThickness(ThicknessModel):
         points, weights = np.polynomial.legendre.leggauss(n_nodes)
         self.register_buffer("tau", torch.from_numpy(SHAPES[shape].quantile((1 + points) / 2)))
         self.register_buffer("weight", torch.from_numpy(weights / weights.sum()))
-        start = math.log(mean / SHAPES[shape].mean)
-        self.log_maximum = torch.nn.Parameter(
-            torch.full((n_experiments,), start, dtype=torch.float64)
-        )
+        largest = np.asarray(mean, dtype=float) / SHAPES[shape].mean
+        self.log_maximum = torch.nn.Parameter(each_logarithm(largest, n_experiments))
 
     def forward(self, experiment: torch.Tensor, phi: torch.Tensor) -> ThicknessDistribution:
         thickness = self.log_maximum[experiment].exp()[:, None] * self.tau

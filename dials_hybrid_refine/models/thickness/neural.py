@@ -26,7 +26,8 @@ class NeuralThickness(ThicknessModel):
     one number, what changes its shape many, which the prior keeps small. The angle enters as smooth
     bumps (Gaussians along the scan), so that the network can follow changes over ``resolution``
     degrees and not much faster. The output layers start at zero: the starting distribution is the
-    same at all angles.
+    same at all angles. Several crystals share the network; each has its own offsets of log m, log s
+    and of the hidden units (its embedding), which start at zero.
     """
 
     nodes: torch.Tensor
@@ -45,8 +46,8 @@ class NeuralThickness(ThicknessModel):
         """
         Args:
             nodes: shape (m,), thicknesses in Angstrom, evenly spaced.
-            start: shape (m,), non-negative: the model starts as a normal distribution with the mean
-                and standard deviation of this one.
+            start: shape (m,), or (n_experiments, m), non-negative: the model starts as a normal
+                distribution with the mean and standard deviation of this one.
             phi_ranges: first and last angle of each experiment in degrees.
             resolution: distance in degrees of the bumps that describe the angle.
             width: number of hidden units.
@@ -67,17 +68,24 @@ class NeuralThickness(ThicknessModel):
         def zeros(*shape: int) -> torch.nn.Parameter:
             return torch.nn.Parameter(torch.zeros(shape, dtype=torch.float64))
 
-        self.hidden = random_weights(generator, width, len(self.bumps.centres))
+        self.hidden = random_weights(generator, width, self.bumps.centres.shape[1])
         self.embedding = zeros(n_experiments, width)
+        starts = np.broadcast_to(start, (n_experiments, len(nodes)))
+        self.moments = zeros(2, width)
+        self.moments_bias = torch.nn.Parameter(
+            torch.tensor([self._log_moments(one) for one in starts], dtype=torch.float64)
+        )
+        self.shape = zeros(len(nodes), width)
+        self.shape_bias = zeros(len(nodes))
+
+    def _log_moments(self, start: NDArray[np.float64]) -> tuple[float, float]:
+        """log m and log s of a starting distribution (m,)."""
+        nodes = self.nodes.numpy()
         share = np.asarray(start) / np.sum(start)
         mean = float(share @ nodes)
         variance = float(share @ (nodes - mean) ** 2)
         excess = max(variance - self._least_width**2, (0.1 * self._least_width) ** 2)
-        logarithms = torch.tensor([np.log(mean), 0.5 * np.log(excess)], dtype=torch.float64)
-        self.moments = zeros(2, width)
-        self.moments_bias = torch.nn.Parameter(logarithms.repeat(n_experiments, 1))
-        self.shape = zeros(len(nodes), width)
-        self.shape_bias = zeros(len(nodes))
+        return float(np.log(mean)), float(0.5 * np.log(excess))
 
     def drop_nodes_beyond(self, largest: float) -> None:
         """Keep the nodes up to a thickness in Angstrom; the weights of the others fall to the rest."""
@@ -90,7 +98,9 @@ class NeuralThickness(ThicknessModel):
         self, experiment: torch.Tensor, phi: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """m (n,) and s (n,) in Angstrom, and d (n, m)."""
-        hidden = torch.tanh(self.bumps(phi) @ self.hidden.T + self.embedding[experiment])
+        hidden = torch.tanh(
+            self.bumps(experiment, phi) @ self.hidden.T + self.embedding[experiment]
+        )
         moments = (hidden @ self.moments.T + self.moments_bias[experiment]).exp()
         centre, width = moments.unbind(-1)
         width = (width**2 + self._least_width**2).sqrt()
@@ -112,10 +122,9 @@ class NeuralThickness(ThicknessModel):
         Along t d and its third differences, where p has weight: empty nodes cost nothing. Along phi
         second differences, between bumps, of m and s, in units of a quarter of m.
         """
-        n_experiments, n_centres = len(self.embedding), len(self.bumps.centres)
-        experiment = torch.arange(n_experiments).repeat_interleave(n_centres)
-        outputs = self._outputs(experiment, self.bumps.centres.repeat(n_experiments))
-        centre, width, deviation = (x.reshape(n_experiments, n_centres, -1) for x in outputs)
+        centres = self.bumps.centres
+        outputs = self._outputs(self.bumps.experiment, centres.reshape(-1))
+        centre, width, deviation = (x.reshape(*centres.shape, -1) for x in outputs)
         p = self._distribution(*outputs).weight.reshape(deviation.shape)
         root = (p.mean(1, keepdim=True) + _EMPTY / len(self.nodes)).sqrt()
         size = (_SIZE * self._shape_smoothness) ** 0.5 * root * deviation

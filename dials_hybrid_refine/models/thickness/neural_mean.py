@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
+from numpy.typing import ArrayLike
 
 from dials_hybrid_refine.models.thickness.angles import AngleBumps, bend, random_weights
-from dials_hybrid_refine.models.thickness.base import ThicknessDistribution, ThicknessModel
+from dials_hybrid_refine.models.thickness.base import (
+    ThicknessDistribution,
+    ThicknessModel,
+    each_logarithm,
+)
 
 
 class NeuralMeanThickness(ThicknessModel):
@@ -20,7 +24,7 @@ class NeuralMeanThickness(ThicknessModel):
 
     def __init__(
         self,
-        thickness: float,
+        thickness: ArrayLike,
         phi_ranges: Sequence[tuple[float, float]],
         resolution: float = 10.0,
         width: int = 16,
@@ -29,7 +33,7 @@ class NeuralMeanThickness(ThicknessModel):
     ) -> None:
         """
         Args:
-            thickness: starting value in Angstrom.
+            thickness: starting value in Angstrom, one or one for each experiment.
             phi_ranges: first and last angle of each experiment in degrees.
             resolution: distance in degrees of the bumps that describe the angle.
             width: number of hidden units.
@@ -41,15 +45,17 @@ class NeuralMeanThickness(ThicknessModel):
         self.bumps = AngleBumps(phi_ranges, resolution)
         self._smoothness = smoothness
         n_experiments = len(phi_ranges)
-        self.hidden = random_weights(generator, width, len(self.bumps.centres))
+        self.hidden = random_weights(generator, width, self.bumps.centres.shape[1])
         self.embedding = torch.nn.Parameter(torch.zeros(n_experiments, width, dtype=torch.float64))
         self.output = torch.nn.Parameter(torch.zeros(width, dtype=torch.float64))
-        start = torch.full((n_experiments,), math.log(thickness), dtype=torch.float64)
+        start = each_logarithm(thickness, n_experiments)
         self.bias = torch.nn.Parameter(start)
 
     def mean(self, experiment: torch.Tensor, phi: torch.Tensor) -> torch.Tensor:
         """Thickness (n,) in Angstrom at angles phi (n,) in degrees of experiments (n,)."""
-        hidden = torch.tanh(self.bumps(phi) @ self.hidden.T + self.embedding[experiment])
+        hidden = torch.tanh(
+            self.bumps(experiment, phi) @ self.hidden.T + self.embedding[experiment]
+        )
         return (hidden @ self.output + self.bias[experiment]).exp()
 
     def forward(self, experiment: torch.Tensor, phi: torch.Tensor) -> ThicknessDistribution:
@@ -59,8 +65,6 @@ class NeuralMeanThickness(ThicknessModel):
     def prior_residuals(self) -> torch.Tensor:
         """Second differences of the mean between bumps in units of a quarter of it, as in
         ``NeuralThickness``; they vanish where it changes linearly."""
-        n_experiments, n_centres = len(self.embedding), len(self.bumps.centres)
-        experiment = torch.arange(n_experiments).repeat_interleave(n_centres)
-        mean = self.mean(experiment, self.bumps.centres.repeat(n_experiments))
-        mean = mean.reshape(n_experiments, n_centres)
+        centres = self.bumps.centres
+        mean = self.mean(self.bumps.experiment, centres.reshape(-1)).reshape(centres.shape)
         return self._smoothness**0.5 * bend(mean, mean).reshape(-1)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
-from dials_hybrid_refine.models.thickness.base import ThicknessDistribution, ThicknessModel
+from dials_hybrid_refine.models.thickness.base import (
+    ThicknessDistribution,
+    ThicknessModel,
+    each_logarithm,
+)
 
 
 class PerImageThickness(ThicknessModel):
@@ -17,34 +22,35 @@ class PerImageThickness(ThicknessModel):
     """
 
     starts: torch.Tensor
+    widths: torch.Tensor
 
     def __init__(
         self,
-        thickness: float,
+        thickness: ArrayLike,
         phi_ranges: Sequence[tuple[float, float]],
-        image_width: float,
+        image_width: ArrayLike,
         relative_change: float = 0.2,
     ) -> None:
         """
         Args:
-            thickness: starting value in Angstrom.
+            thickness: starting value in Angstrom, one or one for each experiment.
             phi_ranges: first and last angle of each experiment in degrees.
-            image_width: rotation per image in degrees.
+            image_width: rotation per image in degrees, one or one for each experiment.
             relative_change: prior standard deviation of the relative change between images.
         """
         super().__init__()
         self._relative_change = relative_change
-        self._image_width = image_width
-        self._counts = [max(1, round((last - first) / image_width)) for first, last in phi_ranges]
+        n_experiments = len(phi_ranges)
+        widths = np.broadcast_to(np.asarray(image_width, dtype=float), (n_experiments,))
+        self.register_buffer("widths", torch.tensor(widths.tolist(), dtype=torch.float64))
+        counts = [max(1, round((last - first) / w)) for (first, last), w in zip(phi_ranges, widths)]
         starts = torch.tensor([first for first, _ in phi_ranges], dtype=torch.float64)
         self.register_buffer("starts", starts)
-        shape = (len(phi_ranges), max(self._counts))
-        self.log_thickness = torch.nn.Parameter(
-            torch.full(shape, math.log(thickness), dtype=torch.float64)
-        )
+        each = each_logarithm(thickness, n_experiments)
+        self.log_thickness = torch.nn.Parameter(each[:, None].repeat(1, max(counts)))
 
     def forward(self, experiment: torch.Tensor, phi: torch.Tensor) -> ThicknessDistribution:
-        image = torch.floor((phi - self.starts[experiment]) / self._image_width).long()
+        image = torch.floor((phi - self.starts[experiment]) / self.widths[experiment]).long()
         image = image.clamp(0, self.log_thickness.shape[1] - 1)
         thickness = self.log_thickness[experiment, image].exp()[:, None]
         return ThicknessDistribution(thickness, torch.ones_like(thickness))

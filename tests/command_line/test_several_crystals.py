@@ -1,0 +1,314 @@
+"""Several crystals in one refinement: two wedges of quartz, at different wavelengths, and what may be wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_runs import FAST, numpy
+from refusals import refused
+
+import iotbx.cif
+from dials.array_family import flex
+from dxtbx.model import ExperimentList
+from dxtbx.model.experiment_list import ExperimentListFactory
+from libtbx.utils import Sorry
+
+from benchmarks.several_crystals import write_crystal, write_structures
+from dials_hybrid_refine.command_line import hybrid_refine, hybrid_simulate
+from dials_hybrid_refine.io.crystal_files import Recorded, together
+from dials_hybrid_refine.refinement.crystal_fit import CrystalsDoNotFit
+from dials_hybrid_refine.refinement.program import run_refinement
+
+#: mean thickness in Angstrom along the scan of each crystal
+PROFILES = [(250, 330), (420, 380)]
+#: of 200 and 300 kV
+WAVELENGTHS = [0.0250793, 0.0196875]
+SIMULATE = ["d_min=0.9", "noise.poisson=True", "beams.g_max=1.2", "beams.s_max=0.01", "nproc=1"]
+PAIRS = ["0.expt", "0.refl", "1.expt", "1.refl", "model.cif"]
+QUICK = [*FAST, "beams.g_max=1.2", "beams.s_max=0.01", "beams.tilt_step=0.1",
+         "absolute_structure.test=False", "difference_map=False"]  # fmt: skip
+EXCLUDE = "crystals.exclude_bad=True"
+
+
+def experiments_of(path) -> ExperimentList:
+    return ExperimentListFactory.from_json_file(str(path), check_format=False)
+
+
+def summary_of(folder) -> dict:
+    return json.loads((Path(folder) / "dials.hybrid_refine.json").read_text())
+
+
+def plain(summary: dict) -> dict:
+    """A summary without times and parameters."""
+    return {k: v for k, v in summary.items() if k not in ("timing", "parameters")}
+
+
+@pytest.fixture(scope="module")
+def wedges(tmp_path_factory) -> Path:
+    """A folder with 0, 1 (quartz) and 2 (another compound), each .expt and .refl, and model.cif."""
+    folder = tmp_path_factory.mktemp("wedges")
+    write_structures(folder)
+    here = Path.cwd()
+    os.chdir(folder)
+    try:
+        for k in range(3):
+            write_crystal(folder, k, 12)
+            experiments = experiments_of(f"{k}.expt")
+            experiments[0].beam.set_wavelength(WAVELENGTHS[k % 2])
+            experiments.as_file(f"{k}.expt")
+            means = ",".join(map(str, PROFILES[k % 2]))
+            truth = "truth.cif" if k < 2 else "other.cif"
+            written = [f"output.experiments={k}.expt", f"output.reflections={k}.refl"]
+            hybrid_simulate.run(
+                [f"{k}.expt", truth, f"thickness.mean={means}", f"seed={k}", *SIMULATE, *written]
+            )
+    finally:
+        os.chdir(here)
+    return folder
+
+
+@pytest.fixture
+def crystals(wedges, run_in_tmp_path) -> Path:
+    """The working folder with copies of these files, to be spoilt."""
+    for name in [*PAIRS, "2.expt", "2.refl"]:
+        shutil.copy(wedges / name, run_in_tmp_path)
+    return run_in_tmp_path
+
+
+@pytest.fixture(scope="module")
+def joint(wedges, tmp_path_factory) -> Path:
+    """A folder with the refinement of 0 and 1 together, of everything that can be refined."""
+    folder = tmp_path_factory.mktemp("joint")
+    for name in PAIRS:
+        shutil.copy(wedges / name, folder)
+    here = Path.cwd()
+    os.chdir(folder)
+    try:
+        more = ["absorption.model=tabulated", "convergence=True", "difference_map=True",
+                "output.res=a.res", "output.hkl=a.hkl", "output.mtz=a.mtz", "output.plots=plots",
+                "cif.reflections=merged"]  # fmt: skip
+        hybrid_refine.run([*PAIRS, *QUICK, *more])
+    finally:
+        os.chdir(here)
+    return folder
+
+
+def test_each_crystal_has_its_figures(joint):
+    """R of both, their thickness and absorption; the numbers of all are their sums."""
+    summary = summary_of(joint)
+    crystals, all_together = summary["crystals"], summary["statistics"]
+    assert [c["name"] for c in crystals] == ["0.expt", "1.expt"]
+    assert [c["identifier"] for c in crystals] == ["crystal-0", "crystal-1"]
+    assert [c["wavelength"] for c in crystals] == pytest.approx(WAVELENGTHS)
+    for key in ("n_reflections", "n_observed", "n_rejected", "n_held_out"):
+        assert sum(c[key] for c in crystals) == all_together[key]
+    assert all(c["r_obs"] < 0.06 for c in crystals)
+    low, high = sorted(c["r_obs"] for c in crystals)
+    assert low <= all_together["r_obs"] <= high
+    for row in summary["thickness"]:
+        first, last = crystals[row["experiment"]]["phi_range"]
+        truth = np.interp(row["phi"], [first, last], PROFILES[row["experiment"]])
+        assert abs(row["mean"] - truth) < 3 * row["mean_su"] < 450
+    values = [c["absorption"]["value"] for c in crystals]
+    assert values[0] != values[1] and all(c["absorption"]["su"] > 0 for c in crystals)
+    assert summary["absorption"] is None
+    assert summary["excluded_crystals"] == []
+    assert {row["experiment"] for row in summary["thickness"]} == {0, 1}
+
+
+def test_one_cif_of_several_scans(joint):
+    block = iotbx.cif.reader(file_path=str(joint / "hybrid_refined.cif")).model()["hybrid_refined"]
+    found = [float(w) for w in block["_diffrn_radiation_wavelength"]]
+    assert found == pytest.approx(WAVELENGTHS, abs=1e-6)
+    method = " ".join(block["_diffrn_measurement_method"].split())
+    assert "2 crystals" in method and "from -13 to -1 degrees" in method
+    details = " ".join(block["_refine_special_details"].split())
+    for i, crystal in enumerate(summary_of(joint)["crystals"], start=1):
+        assert f"Crystal {i}: {crystal['n_reflections']} reflections" in details
+        assert f"R_obs {crystal['r_obs']:.4f}" in details
+    assert "?" not in block["_refine_ls.sample_thickness"]
+
+
+def test_refined_experiments_and_reflections_of_all(joint):
+    experiments = experiments_of(joint / "hybrid_refined.expt")
+    table = flex.reflection_table.from_file(str(joint / "hybrid_refined.refl"))
+    assert list(experiments.identifiers()) == ["crystal-0", "crystal-1"]
+    table.assert_experiment_identifiers_are_consistent(experiments)
+    summary = summary_of(joint)
+    for i, crystal in enumerate(summary["crystals"]):
+        mine = table.select(table["id"] == i)
+        status = numpy(mine["hybrid_refine.status"])
+        assert (status == 0).sum() == crystal["n_reflections"]
+        given = flex.reflection_table.from_file(str(joint / f"{i}.refl"))
+        assert list(mine["miller_index"]) == list(given["miller_index"])
+        used = status == 0
+        observed = numpy(mine["intensity.prf.value"])[used]
+        calculated = numpy(mine["hybrid_refine.intensity.calc"])[used]
+        assert np.corrcoef(observed, calculated)[0, 1] > 0.98
+
+
+def test_all_other_files_are_written(joint):
+    for name in ("a.res", "a.hkl", "a.mtz", "dials.hybrid_refine.html", "plots"):
+        assert (joint / name).exists()
+    page = (joint / "dials.hybrid_refine.html").read_text()
+    assert "thickness_profile_1" in page and ">1.expt<" in page
+    log = (joint / "dials.hybrid_refine.log").read_text()
+    assert "Crystals:" in log and "crystals are" not in log
+
+
+def test_files_of_one_experiment_or_of_both_give_the_same(crystals):
+    """Copied into one pair in the other order, too: the identifiers say what belongs together."""
+    quick = [*QUICK, "output.html=None"]
+    hybrid_refine.run([*PAIRS, *quick])
+    first = summary_of(crystals)
+    recorded = [
+        (experiments_of(f"{k}.expt")[0], flex.reflection_table.from_file(f"{k}.refl"))
+        for k in (0, 1)
+    ]
+    experiments, _ = together(recorded)
+    experiments.as_file("both.expt")
+    together(recorded[::-1])[1].as_file("both.refl")
+    hybrid_refine.run(["both.expt", "both.refl", "model.cif", *quick])
+    again = summary_of(crystals)
+    assert [c["name"] for c in again["crystals"]] == [
+        "both.expt (experiment 0)", "both.expt (experiment 1)"
+    ]  # fmt: skip
+    # dxtbx writes real-space vectors, whose inverse differs by round-off
+    for key in ("r_obs", "n_reflections", "n_observed", "n_rejected", "scale"):
+        values = [[c[key] for c in summary["crystals"]] for summary in (first, again)]
+        assert values[1] == pytest.approx(values[0], rel=1e-3)
+    for atom, same in zip(first["structure"]["atoms"], again["structure"]["atoms"]):
+        assert same["site"] == pytest.approx(atom["site"], abs=1e-5)
+    # and what was done is taken from the checkpoint, to the same numbers
+    resume = "checkpoint.resume=hybrid_refine.checkpoint"
+    hybrid_refine.run(["both.expt", "both.refl", "model.cif", *quick, resume])
+    assert plain(summary_of(crystals)) == plain(again)
+
+
+def test_second_crystal_in_another_setting(crystals):
+    """Quartz has two settings in its lattice: the second crystal is brought to that of the structure."""
+    right = experiments_of("1.expt")[0]
+    table = flex.reflection_table.from_file("1.refl")
+    wrong = Recorded("1.expt", "1.refl", right, table).reindexed("-a,-b,c")
+    assert list(wrong.table["miller_index"]) != list(table["miller_index"])
+    ExperimentList([wrong.experiment]).as_file("1.expt")
+    wrong.table.as_file("1.refl")
+    hybrid_refine.run([*PAIRS, *QUICK, "output.html=None"])
+    summary = summary_of(crystals)
+    assert [c["reindexed"] for c in summary["crystals"]] == [None, "-a,-b,c"]
+    assert summary["statistics"]["r_obs"] < 0.06
+    written = flex.reflection_table.from_file("hybrid_refined.refl")
+    assert list(written.select(written["id"] == 1)["miller_index"]) == list(table["miller_index"])
+    refined = np.array(experiments_of("hybrid_refined.expt")[1].crystal.get_A())
+    assert refined == pytest.approx(np.array(right.crystal.get_A()), abs=1e-3)
+
+
+def test_another_compound_is_named_and_left_out(crystals):
+    """The rest is what the refinement of the first alone gives."""
+    files = ["0.expt", "0.refl", "2.expt", "2.refl", "model.cif"]
+    hybrid_refine.run([*files, *QUICK, "output.html=None", EXCLUDE])
+    summary = summary_of(crystals)
+    (left_out,) = summary["excluded_crystals"]
+    assert left_out["name"] == "2.expt" and "little in common" in left_out["reason"]
+    assert any("2.expt was left out" in warning for warning in summary["warnings"])
+    assert [c["name"] for c in summary["crystals"]] == ["0.expt"]
+    assert len(experiments_of("hybrid_refined.expt")) == 1
+    hybrid_refine.run([*files[:2], "model.cif", *QUICK, "output.html=None"])
+    alone = summary_of(crystals)
+    assert alone["structure"] == summary["structure"]
+    assert alone["statistics"] == summary["statistics"]
+
+
+def test_a_crystal_that_fits_no_better_when_refined(crystals, stop_before_refinement):
+    """Data in disorder, unnoticed at the start, stop a refinement that is to leave bad crystals out."""
+    with pytest.raises(Sorry, match="the input was good"):
+        hybrid_refine.run([*PAIRS, *QUICK, EXCLUDE])
+    ((scans, observations, *others),) = stop_before_refinement
+    second = observations.experiment == 1
+    intensity = observations.intensity.copy()
+    intensity[second] = np.random.default_rng(1).permutation(intensity[second])
+    with pytest.raises(CrystalsDoNotFit) as raised:
+        run_refinement(scans, replace(observations, intensity=intensity), *others)
+    assert set(raised.value.reasons) == {1}
+
+
+def test_another_compound_is_reported(crystals, capsys):
+    files = ["0.expt", "0.refl", "2.expt", "2.refl", "model.cif"]
+    hybrid_refine.run([*files, *QUICK, "output.html=None"])
+    summary = summary_of(crystals)
+    assert len(summary["crystals"]) == 2 and summary["excluded_crystals"] == []
+    assert summary["crystals"][1]["r_obs"] > 0.3 > summary["crystals"][0]["r_obs"]
+    assert any("experiment 1 may not belong" in warning for warning in summary["warnings"])
+    assert "Warning: 2.expt may not be of this structure" in capsys.readouterr().out
+
+
+def _spoil(name: str, edit) -> None:
+    content = json.loads(Path(name).read_text())
+    edit(content)
+    Path(name).write_text(json.dumps(content))
+
+
+def test_a_broken_experiment_is_named_or_left_out(crystals):
+    _spoil("1.expt", lambda c: c["beam"][0].update(wavelength=0.9795))
+    refused(crystals, [*PAIRS, *QUICK], "1.expt: the wavelength is 0.9795 Angstrom")
+    hybrid_refine.run([*PAIRS, *QUICK, "output.html=None", EXCLUDE])
+    (left_out,) = summary_of(crystals)["excluded_crystals"]
+    assert left_out["name"] == "1.expt" and "0.9795" in left_out["reason"]
+
+
+def test_a_cell_that_differs_is_named(crystals):
+    experiments = experiments_of("1.expt")
+    a = np.array(experiments[0].crystal.get_A())
+    experiments[0].crystal.set_A(tuple(1.1 * a))
+    experiments.as_file("1.expt")
+    refused(crystals, [*PAIRS, *QUICK], "1.expt and model.cif", "differ by")
+
+
+def _other_identifier(crystals):
+    _spoil("1.expt", lambda c: c["experiment"][0].update(identifier="another"))
+
+
+REFUSED = {
+    "identifiers": (
+        PAIRS, _other_identifier, ["no reflections belong to 1.expt", "identifiers differ", "together"]
+    ),
+    "too few tables": (
+        ["0.expt", "0.refl", "1.expt", "model.cif"], None,
+        ["no reflections belong to 1.expt"],
+    ),
+    "both selections": (
+        [*PAIRS, "dataset_selection.use_datasets=0", "dataset_selection.exclude_datasets=1"], None,
+        ["use_datasets", "exclude_datasets", "give one"],
+    ),
+    "no such number": (
+        [*PAIRS, "dataset_selection.use_datasets=2"], None,
+        ["dataset_selection.use_datasets=2", "numbered 0 to 1"],
+    ),
+    "nothing left": (
+        [*PAIRS, "dataset_selection.exclude_datasets=0,1"], None, ["exclude_datasets leaves no experiment"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused(crystals, case):
+    arguments, edit, parts = REFUSED[case]
+    if edit is not None:
+        edit(crystals)
+    refused(crystals, [*arguments, *QUICK], *parts)
+
+
+def test_selection_of_datasets(crystals, stop_before_refinement):
+    """As for dials.scale, by number from 0."""
+    refused(
+        crystals, [*PAIRS, *QUICK, "dataset_selection.exclude_datasets=0"], "the input was good"
+    )
+    ((scans, observations, *_),) = stop_before_refinement
+    assert [scan.wavelength for scan in scans] == pytest.approx(WAVELENGTHS[1:])
+    assert set(observations.experiment) == {0}
