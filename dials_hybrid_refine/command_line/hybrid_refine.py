@@ -48,6 +48,11 @@ from dials_hybrid_refine.command_line.refine_output import (
     refined_geometry,
     write_output,
 )
+from dials_hybrid_refine.command_line.refine_ranks import (
+    going_on_from,
+    joined_ranks,
+    log_ranks,
+)
 from dials_hybrid_refine.command_line.start import errors_for_users, start
 from dials_hybrid_refine.io.effect_plugins import (
     make_effects,
@@ -93,26 +98,31 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
     """Run the program with command-line arguments (default: those of the process)."""
     usage = "dials.hybrid_refine [options] integrated.expt integrated.refl model.cif"
     arguments = list(sys.argv[1:] if args is None else args)
-    with errors_for_users():
+    with errors_for_users(), joined_ranks() as ranks:
         command, plugins = parse_with_effects(phil, usage, __doc__, arguments or ["-h"])
         check_limits(command.params)
         checkpoint = command.params.checkpoint
-        start(command, "dials.hybrid_refine", lambda files: check_output(files, checkpoint.file))
+        if ranks.is_first:
+            start(
+                command, "dials.hybrid_refine", lambda files: check_output(files, checkpoint.file)
+            )
+        log_ranks(ranks)
         warn_of_broken(plugins)
         data = read_input(command)
         check_formats(command.params, data.model)
-        options = refinement_options(command.params)
+        options = refinement_options(command.params, ranks)
         effects = make_effects(plugins, command.params, EffectContext([data.scan]))
         frames = virtual_frames(command.params, data)
-        journal = begin_journal(command, data.files, effects)
+        journal = begin_journal(command, data.files, effects, ranks)
         most = (
             STEPS_BEFORE_RESCAN
             + options.schedule.coarse_steps
             + options.schedule.cycles * options.schedule.steps_per_cycle
         )
         with (
+            going_on_from(checkpoint.file),
             stop_on_signal() as should_stop,
-            show_iterations(most) as observer,
+            show_iterations(most, ranks.is_first) as observer,
             explained_failures(data.files.structure),
         ):
             result = run_refinement(
@@ -120,21 +130,22 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
                 data.observations,
                 data.model.structure,
                 options,
-                Controls(observer, should_stop, journal),
+                Controls(observer, lambda: ranks.any(should_stop()), journal),
                 data.model.constraints,
                 effects,
                 frames=frames,
                 disorder=data.model.disorder,
                 restraints=data.model.restraints,
             )
-        geometry = refined_geometry(result, data)
-        log_result(result, geometry)
-        experiments = refined_experiments(data, result)
-        # called from here so that dxtbx records this program in the history of the file
-        write_output(
-            command, options, data, result, geometry, lambda path: experiments.as_file(path)
-        )
-        end_journal(checkpoint, result.status)
+        if ranks.is_first:
+            geometry = refined_geometry(result, data)
+            log_result(result, geometry)
+            experiments = refined_experiments(data, result)
+            # called from here so that dxtbx records this program in the history of the file
+            write_output(
+                command, options, data, result, geometry, lambda path: experiments.as_file(path)
+            )
+            end_journal(checkpoint, result.status)
     if result.status == "interrupted":
         sys.exit(130)
 

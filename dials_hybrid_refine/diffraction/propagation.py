@@ -26,6 +26,7 @@ from dials_hybrid_refine.diffraction.chebyshev import (
     chebyshev_waves,
 )
 from dials_hybrid_refine.diffraction.geometry import diagonal_and_flux
+from dials_hybrid_refine.diffraction.ranks import Ranks
 from dials_hybrid_refine.diffraction.spectrum import (
     ScatteringMatrices,
     SpectralBounds,
@@ -60,12 +61,14 @@ class PropagationSettings:
         device: where to compute; the tensors that come in and go out are on the CPU.
         keep_bytes: Chebyshev vectors of batches are kept for the gradient up to this many
             bytes in all; those of the other batches are found again by running backwards.
+        ranks: processes that the simulator shares its batches out to.
     """
 
     dtype: torch.dtype = torch.complex64
     n_threads: int = 1
     device: str = "cpu"
     keep_bytes: int = 1_000_000_000
+    ranks: Ranks = Ranks()
 
     @property
     def real_dtype(self) -> torch.dtype:
@@ -376,6 +379,8 @@ def propagate(
     Raises:
         ArithmeticError: where something is not finite.
     """
+    if not batches:
+        return []
     flat = [tensor for b in batches for tensor in (b.bases, b.thickness, b.weight)]
     problem = _Problem(coupling, wave_number, settings)
     return list(_Propagation.apply(problem, batches, coupling.values, wave_number, *flat))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -32,6 +33,7 @@ from dials_hybrid_refine.diffraction.propagation import (
     propagate_nodes,
 )
 from dials_hybrid_refine.diffraction.scan import ScanGeometry
+from dials_hybrid_refine.diffraction.shared_batches import SharedBatches
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ class Simulator:
             scans: geometry of each experiment; all must have one wavelength.
             plans: planned blocks (``plan_blocks``) of each experiment.
             composition: the structure's invariant part.
-            settings: precision, threads, memory, device.
+            settings: precision, threads, memory, device, processes.
 
         Raises:
             ValueError: if no block holds an observed beam.
@@ -120,7 +122,10 @@ class Simulator:
         shift = np.zeros(3) if centre is None else centre
         self._phase = torch.from_numpy(np.exp(2j * np.pi * (table.hkl @ shift)))
         directions = np.array([scan.beam_direction for scan in scans])
-        self.batches = make_batches(blocks, table, directions, self._is_centric, settings.device)
+        self.batches = make_batches(
+            blocks, table, directions, self._is_centric, settings.device, settings.ranks.size
+        )
+        self._shared = SharedBatches(self.batches, settings.ranks)
         self._tail_index = torch.from_numpy(table.positions(tails).astype(np.int64))
         self._tail_weight = torch.from_numpy(np.concatenate([b.tail_weight for b in blocks]))
         offsets = np.cumsum([0, *(len(plan.segment_phi) for plan in plans)])
@@ -129,6 +134,7 @@ class Simulator:
     def _set_places(self, offsets: NDArray[np.int64]) -> None:
         """Where the contributions belong; offsets: first segment of each experiment."""
         blocks = self.blocks
+        self._pair_counts = [len(batch.pair_block) for batch in self.batches]
         tail_counts = [len(b.tail_observation) for b in blocks]
         offset = torch.from_numpy(offsets)
 
@@ -200,7 +206,13 @@ class Simulator:
 
     def rocking_curves(self, atoms: AtomicParameters, models: PhysicalModels) -> list[torch.Tensor]:
         """For each batch the intensities (B, R, n) of its observed beams at its tilts."""
-        return self._curves(atoms, self._potential_with(atoms, models), models)
+        potential = self._potential_with(atoms, models)
+        shapes = [(len(b.block), b.n_rows, b.phi.shape[1]) for b in self.batches]
+        curves = self._shared.gather(
+            lambda: [c.reshape(-1) for c in self._curves(atoms, potential, models)],
+            [math.prod(shape) for shape in shapes],
+        )
+        return [curve.reshape(shape) for curve, shape in zip(curves, shapes)]
 
     @cached_property
     def parts(self) -> IntensityParts:
@@ -215,11 +227,15 @@ class Simulator:
     def _integrated(self, atoms: AtomicParameters, models: PhysicalModels) -> torch.Tensor:
         """The values (P,) before any intensity effect."""
         potential = self._potential_with(atoms, models)
-        curves = self._curves(atoms, potential, models)
-        parts = [
-            (curve[batch.pair_block, batch.pair_row] * batch.pair_weight).sum(-1)
-            for batch, curve in zip(self.batches, curves)
-        ]
+
+        def of_own() -> list[torch.Tensor]:
+            curves = self._curves(atoms, potential, models)
+            return [
+                (curve[batch.pair_block, batch.pair_row] * batch.pair_weight).sum(-1)
+                for batch, curve in zip(self._shared.own, curves)
+            ]
+
+        parts = self._shared.gather(of_own, self._pair_counts)
         wave_number_sq = 1 / self._wavelength**2 + potential[0].real
         u_tail = potential[self._tail_index]
         tails = (
@@ -263,11 +279,15 @@ class Simulator:
             weight = node_weight[inputs[position].batch.pair_block]
             return by_weight, integrate(position, nodes.slope) * weight
 
-        parts = propagate_nodes(inputs, coupling, wave_number, self.settings, reduce, slopes)
-        tails = parts[0][0].new_zeros(len(self._tail_weight), parts[0][0].shape[1])
-        by_weight, by_thickness = (
-            torch.cat([*self._mean_over_crystal(column), tails]) for column in zip(*parts)
-        )
+        def of_own() -> list[torch.Tensor]:
+            parts = propagate_nodes(inputs, coupling, wave_number, self.settings, reduce, slopes)
+            return self._mean_over_crystal([torch.cat(part, dim=1) for part in parts])
+
+        first = self.batches[0]
+        m = models.thickness(first.experiment, first.phi_centre)[0].shape[1]
+        parts = self._shared.gather(of_own, self._pair_counts, (2 * m,))
+        tails = parts[0].new_zeros(len(self._tail_weight), 2 * m)
+        by_weight, by_thickness = torch.cat([*parts, tails]).split(m, dim=1)
         if not models.intensity_effects:
             return by_weight, by_thickness
         with torch.no_grad():
@@ -294,7 +314,7 @@ class Simulator:
             values, diagonal = potential + 1j * absorptive, 1j * absorptive[:1].real
         values = torch.cat([diagonal, values[1:]]) * self._phase / (2 * wave_number)
         inputs = []
-        for batch in self.batches:
+        for batch in self._shared.own:
             rotations = rotation_matrices(models.rotation(batch.experiment, batch.phi))
             thickness, weight = models.thickness(batch.experiment, batch.phi_centre)
             inputs.append(BatchInput(batch, rotations @ batch.bases, thickness, weight))
@@ -310,13 +330,14 @@ class Simulator:
     def _curves(
         self, atoms: AtomicParameters, potential: torch.Tensor, models: PhysicalModels
     ) -> list[torch.Tensor]:
+        """Those of this process' batches."""
         curves = propagate(*self._inputs(atoms, potential, models), self.settings)
         curves = self._mean_over_crystal(curves)
-        return [models.change_curves(curve, batch) for curve, batch in zip(curves, self.batches)]
+        return [models.change_curves(c, batch) for c, batch in zip(curves, self._shared.own)]
 
     def _mean_over_crystal(self, values: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """One value for each batch from those of the parts of a mosaic crystal (``_inputs``)."""
-        n = len(self.batches)
+        n = len(self._shared.own)
         if len(values) == n:
             return list(values)
         return [torch.stack(list(values[i::n])).mean(0) for i in range(n)]
