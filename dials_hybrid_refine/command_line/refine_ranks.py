@@ -45,19 +45,24 @@ def joined_ranks() -> Iterator[Ranks]:
     if launch is None:
         yield Ranks()
         return
+    # torch replaces it by one that puts the rank before every line
+    hook = sys.excepthook
     store = _join(launch)
+    sys.excepthook = hook
     try:
         hosts, ranks = _ranks(launch, store)
         with _only_first_speaks(ranks):
             try:
                 yield ranks
             except (ValueError, ProcessLost) as error:
-                said = _part(store, ranks, "" if isinstance(error, ProcessLost) else str(error))
+                said = _part(
+                    launch, store, ranks, "" if isinstance(error, ProcessLost) else str(error)
+                )
                 if not _is_speaker(ranks, said):
                     raise SystemExit(1) from None
                 raise _error_of_all(error, ranks, said, hosts) from None
             except Exception as error:
-                _say(store, ranks, f"{type(error).__name__}: {error}")
+                _say(launch, store, ranks, f"{type(error).__name__}: {error}")
                 raise
     finally:
         dist.destroy_process_group()
@@ -171,21 +176,23 @@ def _only_first_speaks(ranks: Ranks) -> Iterator[None]:
         logging.disable(logging.NOTSET)
 
 
-def _say(store: dist.Store, ranks: Ranks, text: str) -> bool:
+def _say(launch: Launch, store: dist.Store, ranks: Ranks, text: str) -> bool:
     """Let the others know why this process ends; whether that was possible."""
     try:
+        # a store that is gone makes torch print its stack
+        socket.create_connection((launch.address, launch.port), _MOST_PARTING).close()
         store.set(f"left/{ranks.rank}", text)
-    except RuntimeError:
+    except (OSError, RuntimeError):
         return False
     return True
 
 
-def _part(store: dist.Store, ranks: Ranks, text: str) -> dict[int, str]:
+def _part(launch: Launch, store: dist.Store, ranks: Ranks, text: str) -> dict[int, str]:
     """Say why this process ends and hear what the others say, by their numbers.
 
     Empty where the process is gone that keeps the store.
     """
-    if not _say(store, ranks, text):
+    if not _say(launch, store, ranks, text):
         return {}
     said = {ranks.rank: text}
     ended = time.monotonic() + _MOST_PARTING
