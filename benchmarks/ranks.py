@@ -112,6 +112,10 @@ def worker(files: Sequence[str], repeats: int) -> None:
                     "messages": counting.messages[before:],
                 }
             )
+            row = rows[-1]
+            line = f"process {ranks.rank}: {name}, {number} at work: {row['wall']:.2f} s, "
+            # only the first process' standard output is shown
+            print(f"{line}{row['processor']:.2f} s of the processor", file=sys.stderr, flush=True)
 
         jobs: dict[str, Callable[[Objective], object]] = {
             "loss and gradient": lambda o: o.evaluate_with_gradient(),
@@ -140,7 +144,8 @@ def run(files: Sequence[str], repeats: int, n: int, folder: str) -> list[dict[st
         subprocess.Popen(command, env={**os.environ, **shared, "OMPI_COMM_WORLD_RANK": str(k)})
         for k in range(n)
     ]
-    if any([process.wait() for process in processes]):
+    codes = [process.wait() for process in processes]
+    if any(codes):
         raise SystemExit("a process failed")
     return [json.loads(Path(folder, f"{k}.json").read_text()) for k in range(n)]
 

@@ -57,7 +57,7 @@ def started(commands: Sequence[Sequence[str]], timeout: float = 30.0):
             process.communicate()
 
 
-def outcomes(processes, timeout: float = 120.0) -> list[tuple[int, str, str]]:
+def outcomes(processes, timeout: float = 300.0) -> list[tuple[int, str, str]]:
     """Exit code, output and errors of each process."""
     found = []
     for process in processes:

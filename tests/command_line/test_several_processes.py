@@ -49,7 +49,7 @@ def test_a_lost_process_ends_the_run_which_one_goes_on(files, refined):
     """SIGKILL to one of two; a single process goes on from the checkpoint to the result it would
     have had alone."""
     with started(2 * [PLAIN]) as processes:
-        wait_for(processes[0], "coarse")
+        wait_for(processes[0], "start")
         processes[1].kill()
         (code, _, errors), (_, output, _) = outcomes(processes)
     assert code == 1
@@ -64,7 +64,7 @@ def test_a_lost_process_ends_the_run_which_one_goes_on(files, refined):
 def test_a_signal_to_one_process_stops_all_at_the_same_step(files, refined):
     """The first being lost is another matter: the second says so."""
     with started(2 * [[*PLAIN, "output.log=None"]]) as processes:
-        wait_for(processes[0], "coarse")
+        wait_for(processes[0], "start")
         processes[1].send_signal(signal.SIGTERM)
         (first, output, _), (second, nothing, errors) = outcomes(processes)
     assert (first, second, nothing, errors) == (130, 130, "", "")
@@ -90,7 +90,7 @@ def test_the_loss_of_the_first_process_and_errors_of_others_are_told(files):
     assert (code, second, silence) == (1, 1, "")
     assert "different files, parameters" in errors
     with started(2 * [PLAIN]) as processes:
-        wait_for(processes[0], "coarse")
+        wait_for(processes[0], "start")
         processes[0].kill()
         _, (code, _, errors) = outcomes(processes)
     assert code == 1
