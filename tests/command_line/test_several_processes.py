@@ -28,7 +28,12 @@ def numbers(content, path: str = "") -> dict[str, float]:
 
 
 def assert_same_result(folder: Path, expected: Path) -> None:
-    """To 1e-6: relative, or of 1 (Angstrom, degrees, a coordinate)."""
+    """Relative to 1e-5, or to 1e-6 Angstrom, degrees, of a coordinate.
+
+    Single precision, and batches so few that they are made smaller to be shared out: round-off of
+    6e-8 of each intensity, which the steps raise. In double precision, and for the same batches,
+    ``test_ranks.py`` finds 1e-11.
+    """
     found, one = (
         json.loads((f / "dials.hybrid_refine.json").read_text()) for f in (folder, expected)
     )
@@ -37,7 +42,7 @@ def assert_same_result(folder: Path, expected: Path) -> None:
     found, one = numbers(found), numbers(one)
     assert found.keys() == one.keys()
     for name, value in one.items():
-        assert found[name] == pytest.approx(value, rel=1e-6, abs=1e-6), name
+        assert found[name] == pytest.approx(value, rel=1e-5, abs=1e-6), name
 
 
 def wait_for(process, stage: str) -> None:
