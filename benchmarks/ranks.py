@@ -176,7 +176,7 @@ def report(found: Sequence[dict[str, Any]]) -> None:
             f"  {len(sizes)} messages, {sum(sizes) / 1e6:.2f} MB, the largest {max(sizes) / 1e6:.2f}"
         )
         # each = alike + share * shared, one = alike + shared
-        alike = (sum(each) - one) / (n - 1)
+        alike = max(0.0, (sum(each) - one) / (n - 1))  # measured: may come out negative
         print(f"  not shared: {alike:.2f} s; estimated for more processes:")
         for more in (2, 4, 8, 16, 32, 64):
             own = max(sum(costs[i] for i in mine) for mine in longest_first(costs, more))
