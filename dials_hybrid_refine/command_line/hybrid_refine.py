@@ -58,6 +58,11 @@ from dials_hybrid_refine.command_line.refine_output import (
     refined_geometry,
     write_output,
 )
+from dials_hybrid_refine.command_line.refine_ranks import (
+    going_on_from,
+    joined_ranks,
+    log_ranks,
+)
 from dials_hybrid_refine.command_line.start import errors_for_users, start
 from dials_hybrid_refine.io.effect_plugins import (
     make_effects,
@@ -109,37 +114,42 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
     """Run the program with command-line arguments (default: those of the process)."""
     usage = "dials.hybrid_refine [options] integrated.expt integrated.refl model.cif"
     arguments = list(sys.argv[1:] if args is None else args)
-    with errors_for_users(), ExitStack() as held:
+    # the errors of all processes are known when ``joined_ranks`` ends
+    with errors_for_users(), ExitStack() as held, joined_ranks() as ranks:
         command, plugins = parse_with_effects(phil, usage, __doc__, arguments or ["-h"])
         check_limits(command.params)
         checkpoint = command.params.checkpoint
-        held.enter_context(sole_writer("output.log", command.params.output.log))
-        start(
-            command,
-            "dials.hybrid_refine",
-            lambda files, inputs: check_output(files, inputs, checkpoint.file),
-        )
-        held.enter_context(noted_failure(command.params.output.json))
+        if ranks.is_first:
+            held.enter_context(sole_writer("output.log", command.params.output.log))
+            start(
+                command,
+                "dials.hybrid_refine",
+                lambda files, inputs: check_output(files, inputs, checkpoint.file),
+            )
+            held.enter_context(noted_failure(command.params.output.json))
+        log_ranks(ranks)
         warn_of_broken(plugins)
         data = read_input(command)
         check_formats(command.params, data.model)
-        options = refinement_options(command.params)
+        options = refinement_options(command.params, ranks)
         virtual_frames(command.params, data)
         effects = make_effects(plugins, command.params, EffectContext(data.scans))
-        journal = begin_journal(command, data.files, effects)
+        journal = begin_journal(command, data.files, effects, ranks)
         most = (
             STEPS_BEFORE_RESCAN
             + options.schedule.coarse_steps
             + options.schedule.cycles * options.schedule.steps_per_cycle
         )
         with (
+            going_on_from(checkpoint.file),
             stop_on_signal() as should_stop,
-            show_iterations(most) as observer,
+            show_iterations(most, ranks.is_first) as observer,
             explained_failures(data.files.structure),
         ):
-            controls = Controls(observer, should_stop, journal)
+            controls = Controls(observer, lambda: ranks.any(should_stop()), journal)
             data = settled(command, data, options, journal)
-            findings = check_data(data, options) if command.params.data_checks else {}
+            is_checked = command.params.data_checks and ranks.is_first
+            findings = check_data(data, options) if is_checked else {}
 
             def refine(data: InputData) -> Result:
                 return run_refinement(
@@ -156,22 +166,23 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
                 )
 
             data, result = refined_crystals(data, refine)
-        if command.params.data_checks:
+        if is_checked:
             result = with_data_checks(result, findings, data, options)
-        geometry = refined_geometry(result, data)
-        log_result(result, geometry, [crystal.record for crystal in data.crystals])
-        experiments, reflections = refined_data(data, result)
-        # called from here so that dxtbx records this program in the history of the file
-        write_output(
-            command,
-            options,
-            data,
-            result,
-            geometry,
-            reflections,
-            lambda path: experiments.as_file(path),
-        )
-        end_journal(checkpoint, result.status)
+        if ranks.is_first:
+            geometry = refined_geometry(result, data)
+            log_result(result, geometry, [crystal.record for crystal in data.crystals])
+            experiments, reflections = refined_data(data, result)
+            # called from here so that dxtbx records this program in the history of the file
+            write_output(
+                command,
+                options,
+                data,
+                result,
+                geometry,
+                reflections,
+                lambda path: experiments.as_file(path),
+            )
+            end_journal(checkpoint, result.status)
     if result.status == "interrupted":
         sys.exit(130)
 

@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from dials_hybrid_refine.command_line.launch import CHOICE
+from dials_hybrid_refine.diffraction.ranks import Ranks
 from dials_hybrid_refine.io.checkpoint import (
     Provenance,
     decisive_parameters,
@@ -24,12 +26,16 @@ logger = logging.getLogger("dials.hybrid_refine")
 
 
 def begin_journal(
-    command: CommandInput, files: InputFiles, effects: Sequence[NamedEffect]
+    command: CommandInput, files: InputFiles, effects: Sequence[NamedEffect], ranks: Ranks
 ) -> Journal:
     """The journal of a run, with what the run it goes on from has done.
 
+    Of several processes the first writes it, when all have read what they go on from.
+
     Raises:
-        ValueError: for a checkpoint that cannot be read or belongs to another refinement.
+        ValueError: for a checkpoint that cannot be read or belongs to another refinement, or if
+            processes do not have the same files, parameters and checkpoint.
+        ProcessLost: if a process has ended.
     """
     chosen = command.params.checkpoint
     provenance = Provenance(
@@ -49,6 +55,14 @@ def begin_journal(
             chosen.file,
             chosen.file,
         )
+    done = [entry.name for entry in (*journal.entries, journal.running) if entry is not None]
+    if not ranks.agree(f"{provenance} {done}"):
+        raise ValueError(
+            "the processes of this run have different files, parameters, versions or checkpoints: give "
+            f"all the same, or set {CHOICE}=none if each is to refine by itself"
+        )
+    if not ranks.is_first:
+        return journal
     return replace(journal, save=saver(chosen.file, provenance), every=chosen.every)
 
 

@@ -8,7 +8,9 @@ import torch
 
 import libtbx
 
+from dials_hybrid_refine.command_line.refine_ranks import with_device
 from dials_hybrid_refine.diffraction.propagation import PropagationSettings
+from dials_hybrid_refine.diffraction.ranks import Ranks
 from dials_hybrid_refine.diffraction.workers import keep_bytes
 from dials_hybrid_refine.io.dials_versions import cpu_count
 from dials_hybrid_refine.models.choose import (
@@ -33,11 +35,13 @@ def auto(value: Any) -> Any:
     return None if value is libtbx.Auto else value
 
 
-def _device(name: str) -> str:
+def _device(name: str, ranks: Ranks) -> str:
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
         raise ValueError("device=cuda: torch finds no CUDA device here; use device=cpu")
-    return "cuda" if available and name != "cpu" else "cpu"
+    if not available or name == "cpu":
+        return "cpu"
+    return "cuda" if ranks.size == 1 else f"cuda:{ranks.on_machine % torch.cuda.device_count()}"
 
 
 def model_choices(params: Any) -> ModelChoices:
@@ -46,8 +50,27 @@ def model_choices(params: Any) -> ModelChoices:
     return ModelChoices(structure.adp, structure.hydrogens, structure.hydrogen_distances)
 
 
-def refinement_options(params: Any) -> RefinementOptions:
+def _propagation(params: Any, ranks: Ranks) -> PropagationSettings:
+    """Processes that share a machine share its processors and memory."""
+    device = _device(params.device, ranks)
+    return PropagationSettings(
+        dtype=torch.complex64 if params.precision == "single" else torch.complex128,
+        n_threads=auto(params.nproc) or max(1, cpu_count() // ranks.n_on_processors),
+        device=device,
+        keep_bytes=keep_bytes(params.memory / ranks.n_on_machine),
+        memory=params.memory / ranks.n_on_machine,
+        ranks=with_device(ranks, device),
+    )
+
+
+def refinement_options(
+    params: Any,
+    ranks: Ranks = Ranks(),  # noqa: B008  immutable
+) -> RefinementOptions:
     """The options of the refinement from the PHIL parameters.
+
+    Args:
+        ranks: the processes that share it.
 
     Raises:
         ValueError: for a device that is not there, or options that do not go together.
@@ -109,13 +132,7 @@ def refinement_options(params: Any) -> RefinementOptions:
             steps_per_cycle=params.refinement.max_steps,
             tolerance=params.refinement.tolerance,
         ),
-        propagation=PropagationSettings(
-            dtype=torch.complex64 if params.precision == "single" else torch.complex128,
-            n_threads=auto(params.nproc) or cpu_count(),
-            device=_device(params.device),
-            keep_bytes=keep_bytes(params.memory),
-            memory=params.memory,
-        ),
+        propagation=_propagation(params, ranks),
         convergence=params.convergence,
         test_setting=params.reindexing.test,
         absolute_structure=AbsoluteStructureOptions(

@@ -9,11 +9,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dials_hybrid_refine.diffraction.block_size import PRODUCT_OVERHEAD
 from dials_hybrid_refine.diffraction.blocks import BeamBlock
 from dials_hybrid_refine.diffraction.geometry import BeamGeometry
 
 #: matrices and two Chebyshev vectors of this many bytes stay in a processor core's cache
 _TARGET_BYTES = {"cpu": 1_500_000, "cuda": 500_000_000}
+
+#: batches that each of several processes has at least, where there are enough blocks: with fewer some
+#: would have much more to do than others
+_BATCHES_PER_SHARE = 4
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,12 @@ class BlockBatch:
     pair_observation: torch.Tensor
     pair_segment: torch.Tensor
     pair_weight: torch.Tensor
+
+    @property
+    def cost(self) -> float:
+        """Predicted time in arbitrary units: of a term of the expansion (``block_size``)."""
+        n_blocks, n_beams = self.beam_keys.shape
+        return float(n_blocks * n_beams**2 * (self.phi.shape[1] + PRODUCT_OVERHEAD))
 
     def coupling_index(self) -> torch.Tensor:
         """Where U_(g-h) stands in the table of differences: shape (B, N, N), int64.
@@ -161,6 +172,7 @@ def make_batches(
     directions: NDArray[np.float64],
     is_real: bool,
     device: str = "cpu",
+    n_shares: int = 1,
 ) -> list[BlockBatch]:
     """Group blocks of like size, with little padding; large batches first.
 
@@ -171,6 +183,7 @@ def make_batches(
         directions: shape (n_experiments, 3), unit vectors along s0.
         is_real: whether the potential is real (its matrices are smaller then).
         device: decides how large a batch should be.
+        n_shares: parts of about equal cost that they are to be shared out in.
     """
     order = sorted(
         (i for i, block in enumerate(blocks) if block.n_rows),
@@ -184,11 +197,14 @@ def make_batches(
         width = n_parts * len(block.hkl)
         return 4 * width * (width + 2 * len(block.phi))
 
+    share = sum(size(blocks[i]) for i in order) / (_BATCHES_PER_SHARE * n_shares)
+    largest = target if n_shares == 1 else min(target, share)
+
     groups: list[list[int]] = []
     for i in order:
         if groups:
             first = blocks[groups[-1][0]]
-            room = (len(groups[-1]) + 1) * size(first) <= target
+            room = (len(groups[-1]) + 1) * size(first) <= largest
             like = len(blocks[i].hkl) > 0.9 * len(first.hkl)
             same = blocks[i].experiment == first.experiment
             if same and room and like and len(blocks[i].phi) == len(first.phi):

@@ -17,7 +17,7 @@ _WIDTHS = (16, 32, 48, 64, 96, 128)
 
 #: a product of n columns takes as long as n + 7 at the full rate; measured with
 #: ``benchmarks/propagation.py``: 16 columns reach 70 %, 48 nearly 100 % of the rate of large products
-_OVERHEAD = 7
+PRODUCT_OVERHEAD = 7
 
 #: places along the scan where beams are counted
 _SAMPLES = 5
@@ -44,5 +44,5 @@ def tilts_per_block(
                 scan.reciprocal_bases(phi), candidates, scan.beam_direction, wave_number
             )
             n_beams = np.count_nonzero((np.abs(errors) <= selection.s_max).any(axis=1))
-            costs[i] += n_beams**2 * (n + _OVERHEAD) / n
+            costs[i] += n_beams**2 * (n + PRODUCT_OVERHEAD) / n
     return widths[int(costs.argmin())]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dials_hybrid_refine.diffraction.beams import BeamSelection
 from dials_hybrid_refine.diffraction.blocks import BeamBlock
+from dials_hybrid_refine.diffraction.ranks import Ranks
 
 #: unit of the resident set size that the system reports
 _RSS_UNIT = 1 if sys.platform == "darwin" else 1024
@@ -105,16 +106,32 @@ def list_bytes(blocks: Sequence[BeamBlock]) -> int:
     return 2 * sum(getattr(block, name).nbytes for block in blocks for name in arrays)
 
 
-def require(needed: int, what: str, selection: BeamSelection) -> None:
+def require(
+    needed: int,
+    what: str,
+    selection: BeamSelection,
+    ranks: Ranks = Ranks(),  # noqa: B008  immutable
+) -> None:
     """Whether there is so much memory.
 
+    Args:
+        needed: by each of the processes, in bytes.
+        ranks: the processes, which go on or end together.
+
     Raises:
-        MemoryError: says what is needed, what is there, and what to do.
+        MemoryError: in all processes, if one has too little: says what is needed, what is there, and
+            what to do.
+        ProcessLost: if a process has ended.
     """
     available = available_bytes()
-    if available is not None and needed > available:
-        raise MemoryError(
-            f"{what} with beams up to g_max {selection.g_max:.2f} and s_max {selection.s_max:.3f} "
-            f"1/Angstrom needs {needed / 1e9:.1f} GB of memory, and {available / 1e9:.1f} GB are available: "
-            "lower beams.g_max or beams.s_max, raise d_min, take fewer threads (nproc), or another machine"
-        )
+    needed *= ranks.n_on_machine
+    is_short = available is not None and needed > available
+    if not ranks.any(is_short):
+        return
+    if available is None or not is_short:
+        raise MemoryError(f"another process of the calculation has too little memory for {what}")
+    raise MemoryError(
+        f"{what} with beams up to g_max {selection.g_max:.2f} and s_max {selection.s_max:.3f} "
+        f"1/Angstrom needs {needed / 1e9:.1f} GB of memory, and {available / 1e9:.1f} GB are available: "
+        "lower beams.g_max or beams.s_max, raise d_min, take fewer threads (nproc), or another machine"
+    )

@@ -26,6 +26,7 @@ from dials_hybrid_refine.diffraction.chebyshev import (
     chebyshev_waves,
 )
 from dials_hybrid_refine.diffraction.geometry import diagonal_and_flux
+from dials_hybrid_refine.diffraction.ranks import Ranks
 from dials_hybrid_refine.diffraction.spectrum import (
     ScatteringMatrices,
     SpectralBounds,
@@ -63,6 +64,7 @@ class PropagationSettings:
         keep_bytes: Chebyshev vectors of batches are kept for the gradient up to this many
             bytes in all; those of the other batches are found again by running backwards.
         memory: GB that the process aims to stay within, to be told where it cannot; None: any.
+        ranks: processes that the simulator shares its batches out to.
     """
 
     dtype: torch.dtype = torch.complex64
@@ -70,6 +72,7 @@ class PropagationSettings:
     device: str = "cpu"
     keep_bytes: int = 1_000_000_000
     memory: float | None = None
+    ranks: Ranks = Ranks()
 
     @property
     def real_dtype(self) -> torch.dtype:
@@ -391,6 +394,8 @@ def propagate(
     Raises:
         ArithmeticError: where something is not finite.
     """
+    if not batches:
+        return []
     flat = [tensor for b in batches for tensor in (b.bases, b.thickness, b.weight)]
     problem = _Problem(coupling, wave_number, settings)
     return list(_Propagation.apply(problem, batches, coupling.values, wave_number, *flat))

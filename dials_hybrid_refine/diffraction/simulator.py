@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -32,6 +33,7 @@ from dials_hybrid_refine.diffraction.propagation import (
     propagate_nodes,
 )
 from dials_hybrid_refine.diffraction.scan import ScanGeometry
+from dials_hybrid_refine.diffraction.shared_batches import SharedBatches
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ class PhysicalModels:
 class _CoupledBatches:
     """Batches that share one table of couplings, and those of a mosaic crystal once for each part.
 
-    ``positions``: of the batches in the simulator's list, part by part.
+    ``positions``: among the batches of this process, part by part.
     """
 
     positions: list[int]
@@ -114,7 +116,7 @@ class Simulator:
             scans: geometry of each experiment.
             plans: planned blocks (``plan_blocks``) of each experiment.
             composition: the structure's invariant part.
-            settings: precision, threads, memory, device.
+            settings: precision, threads, memory, device, processes.
 
         Raises:
             ValueError: if no block holds an observed beam.
@@ -139,7 +141,14 @@ class Simulator:
         shift = np.zeros(3) if centre is None else centre
         self._phase = torch.from_numpy(np.exp(2j * np.pi * (table.hkl @ shift)))
         directions = np.array([scan.beam_direction for scan in scans])
-        self.batches = make_batches(blocks, table, directions, self._is_centric, settings.device)
+        # in single precision the round-off of a block depends on the others of its batch, and a
+        # refinement raises it: the same batches give the same numbers
+        is_exact = settings.dtype == torch.complex128 or settings.device != "cpu"
+        n_shares = settings.ranks.size if is_exact else 1
+        self.batches = make_batches(
+            blocks, table, directions, self._is_centric, settings.device, n_shares
+        )
+        self._shared = SharedBatches(self.batches, settings.ranks)
         self._tail_index = torch.from_numpy(table.positions(tails).astype(np.int64))
         self._tail_weight = torch.from_numpy(np.concatenate([b.tail_weight for b in blocks]))
         # the blocks come experiment by experiment
@@ -150,6 +159,7 @@ class Simulator:
     def _set_places(self, offsets: NDArray[np.int64]) -> None:
         """Where the contributions belong; offsets: first segment of each experiment."""
         blocks = self.blocks
+        self._pair_counts = [len(batch.pair_block) for batch in self.batches]
         tail_counts = [len(b.tail_observation) for b in blocks]
         offset = torch.from_numpy(offsets)
 
@@ -231,7 +241,13 @@ class Simulator:
 
     def rocking_curves(self, atoms: AtomicParameters, models: PhysicalModels) -> list[torch.Tensor]:
         """For each batch the intensities (B, R, n) of its observed beams at its tilts."""
-        return self._curves(atoms, self._potentials(atoms, models), models)
+        potentials = self._potentials(atoms, models)
+        shapes = [(len(b.block), b.n_rows, b.phi.shape[1]) for b in self.batches]
+        curves = self._shared.gather(
+            lambda: [c.reshape(-1) for c in self._curves(atoms, potentials, models)],
+            [math.prod(shape) for shape in shapes],
+        )
+        return [curve.reshape(shape) for curve, shape in zip(curves, shapes)]
 
     @cached_property
     def parts(self) -> IntensityParts:
@@ -246,11 +262,15 @@ class Simulator:
     def _integrated(self, atoms: AtomicParameters, models: PhysicalModels) -> torch.Tensor:
         """The values (P,) before any intensity effect."""
         potentials = self._potentials(atoms, models)
-        curves = self._curves(atoms, potentials, models)
-        parts = [
-            (curve[batch.pair_block, batch.pair_row] * batch.pair_weight).sum(-1)
-            for batch, curve in zip(self.batches, curves)
-        ]
+
+        def of_own() -> list[torch.Tensor]:
+            curves = self._curves(atoms, potentials, models)
+            return [
+                (curve[batch.pair_block, batch.pair_row] * batch.pair_weight).sum(-1)
+                for batch, curve in zip(self._shared.own, curves)
+            ]
+
+        parts = self._shared.gather(of_own, self._pair_counts)
         return torch.cat([*parts, *self._tails(potentials)])
 
     def _tails(self, potentials: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -300,32 +320,26 @@ class Simulator:
             return by_weight, integrate(part.batch, nodes.slope) * weight
 
         groups = self._inputs(atoms, self._potentials(atoms, models), models)
-        found = []
-        for group in groups:
 
-            def of_group(
-                position: int, nodes: NodeIntensities, inputs: list[BatchInput] = group.inputs
-            ) -> tuple[torch.Tensor, torch.Tensor]:
-                return reduce(inputs[position], nodes)
+        def of_own() -> list[torch.Tensor]:
+            return self._means(groups, [of_group(group) for group in groups])
 
-            found.append(
-                propagate_nodes(
-                    group.inputs,
-                    group.coupling,
-                    group.wave_number,
-                    self.settings,
-                    of_group,
-                    slopes,
-                )
+        def of_group(group: _CoupledBatches) -> list[torch.Tensor]:
+            parts = propagate_nodes(
+                group.inputs,
+                group.coupling,
+                group.wave_number,
+                self.settings,
+                lambda position, nodes: reduce(group.inputs[position], nodes),
+                slopes,
             )
-        first = found[0][0][0]
-        tails = first.new_zeros(len(self._tail_weight), first.shape[1])
-        by_weight, by_thickness = (
-            torch.cat(
-                [*self._means(groups, [[pair[k] for pair in parts] for parts in found]), tails]
-            )
-            for k in (0, 1)
-        )
+            return [torch.cat(part, dim=1) for part in parts]
+
+        first = self.batches[0]
+        m = models.thickness(first.experiment, first.phi_centre)[0].shape[1]
+        found = self._shared.gather(of_own, self._pair_counts, (2 * m,))
+        tails = found[0].new_zeros(len(self._tail_weight), 2 * m)
+        by_weight, by_thickness = torch.cat([*found, tails]).split(m, dim=1)
         if not models.intensity_effects:
             return by_weight, by_thickness
         with torch.no_grad():
@@ -346,13 +360,13 @@ class Simulator:
         potentials: Sequence[torch.Tensor],
         models: PhysicalModels,
     ) -> list[_CoupledBatches]:
-        """What the propagation of all batches needs, those of one table of couplings together.
+        """What the propagation of this process' batches needs, those of one table of couplings together.
 
         Args:
             potentials: U (n,) for each experiment.
         """
         groups: dict[float, list[int]] = {}
-        for position, batch in enumerate(self.batches):
+        for position, batch in enumerate(self._shared.own):
             experiment = int(batch.experiment[0])
             # crystals may absorb differently
             shared = self._wavelengths[experiment] if models.absorption is None else experiment
@@ -366,7 +380,7 @@ class Simulator:
         models: PhysicalModels,
         members: list[int],
     ) -> _CoupledBatches:
-        experiment = int(self.batches[members[0]].experiment[0])
+        experiment = int(self._shared.own[members[0]].experiment[0])
         potential = potentials[experiment]
         wave_number = wave_number_in_crystal(self._wavelengths[experiment], potential[0].real)
         absorbs = models.absorption is not None
@@ -377,7 +391,7 @@ class Simulator:
             values, diagonal = potential + 1j * absorptive, 1j * absorptive[:1].real
         values = torch.cat([diagonal, values[1:]]) * self._phase / (2 * wave_number)
         inputs = []
-        for batch in (self.batches[i] for i in members):
+        for batch in (self._shared.own[i] for i in members):
             rotations = rotation_matrices(models.rotation(batch.experiment, batch.phi))
             thickness, weight = models.thickness(batch.experiment, batch.phi_centre)
             inputs.append(BatchInput(batch, rotations @ batch.bases, thickness, weight))
@@ -402,17 +416,20 @@ class Simulator:
         potentials: Sequence[torch.Tensor],
         models: PhysicalModels,
     ) -> list[torch.Tensor]:
+        """Those of this process' batches."""
         groups = self._inputs(atoms, potentials, models)
-        settings = replace(self.settings, keep_bytes=self.settings.keep_bytes // len(groups))
+        keep_bytes = self.settings.keep_bytes // max(1, len(groups))
+        settings = replace(self.settings, keep_bytes=keep_bytes)
         found = [propagate(g.inputs, g.coupling, g.wave_number, settings) for g in groups]
         curves = self._means(groups, found)
-        return [models.change_curves(curve, batch) for curve, batch in zip(curves, self.batches)]
+        return [models.change_curves(c, batch) for c, batch in zip(curves, self._shared.own)]
 
     def _means(
         self, groups: Sequence[_CoupledBatches], values: Sequence[Sequence[torch.Tensor]]
     ) -> list[torch.Tensor]:
-        """One value for each batch from those of all groups and, of mosaic crystals, parts."""
-        parts: list[list[torch.Tensor]] = [[] for _ in self.batches]
+        """One value for each of this process' batches from those of all groups and, of mosaic
+        crystals, parts."""
+        parts: list[list[torch.Tensor]] = [[] for _ in self._shared.own]
         for group, own in zip(groups, values):
             for position, value in zip(group.positions, own):
                 parts[position].append(value)

@@ -26,6 +26,7 @@ from dials_hybrid_refine.diffraction.memory import (
 from dials_hybrid_refine.diffraction.observations import Observations
 from dials_hybrid_refine.diffraction.potential import CrystalComposition
 from dials_hybrid_refine.diffraction.propagation import PropagationSettings
+from dials_hybrid_refine.diffraction.ranks import Ranks
 from dials_hybrid_refine.diffraction.scan import ScanGeometry
 from dials_hybrid_refine.diffraction.simulator import Simulator
 from dials_hybrid_refine.models.hybrid import HybridModel
@@ -119,7 +120,7 @@ def build_simulator(
         MemoryError: if there is too little memory.
     """
     composition = composition_of(model.structure.current_structure())
-    plans = plan_calculation(data, model, composition, selection)
+    plans = plan_calculation(data, model, composition, selection, settings.ranks)
     blocks = [block for plan in plans for block in plan.blocks]
     require(
         table_bytes(blocks)
@@ -127,12 +128,17 @@ def build_simulator(
         + _working_bytes(blocks, model, composition, settings),
         "the calculation",
         selection,
+        settings.ranks,
     )
     return Simulator(data.scans, plans, composition, settings)
 
 
 def plan_calculation(
-    data: Dataset, model: HybridModel, composition: CrystalComposition, selection: BeamSelection
+    data: Dataset,
+    model: HybridModel,
+    composition: CrystalComposition,
+    selection: BeamSelection,
+    ranks: Ranks = Ranks(),  # noqa: B008  immutable
 ) -> list[BlockPlan]:
     """The blocks of rotation of each experiment, for the current orientation.
 
@@ -140,7 +146,10 @@ def plan_calculation(
         MemoryError: if there is too little memory.
     """
     require(
-        planning_bytes(composition.volume, selection.g_max), "the choice of the beams", selection
+        planning_bytes(composition.volume, selection.g_max),
+        "the choice of the beams",
+        selection,
+        ranks,
     )
     plans = []
     for i, scan in enumerate(data.scans):
@@ -187,22 +196,23 @@ def check_memory(
     """
     part = data.representative_part()
     composition = composition_of(model.structure.current_structure())
-    plans = plan_calculation(part, model, composition, selection)
+    plans = plan_calculation(part, model, composition, selection, settings.ranks)
     blocks = [block for plan in plans for block in plan.blocks]
     lists = list_bytes(blocks) * len(data.observations) // len(part.observations)
     n_parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     derivatives = 3 * 8 * len(data.observations) * n_parameters
     needed = table_bytes(blocks) + lists + _working_bytes(blocks, model, composition, settings)
-    require(needed + derivatives, "the full calculation", selection)
-    total = peak_bytes() + needed + derivatives + RESERVE
+    require(needed + derivatives, "the full calculation", selection, settings.ranks)
+    n_processes = settings.ranks.n_on_machine
+    total = n_processes * (peak_bytes() + needed + derivatives + RESERVE)
     logger.info(
         "Memory: at least %.1f GB, for up to %s", total / 1e9, _most_beams(blocks, len(data.scans))
     )
-    if settings.memory is not None and total > 1e9 * settings.memory:
+    if settings.memory is not None and total > 1e9 * n_processes * settings.memory:
         logger.warning(
             "memory=%g cannot be kept: the calculation needs %.1f GB. Give memory=%.1f or more, or lower "
             "beams.g_max, or take fewer threads (nproc)",
-            settings.memory,
+            n_processes * settings.memory,
             total / 1e9,
             math.ceil(total / 1e8) / 10,
         )

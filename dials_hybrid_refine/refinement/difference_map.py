@@ -219,7 +219,9 @@ def _fit(
             shifts.copy_(start + root @ torch.from_numpy(vector[m:]))
         loss = objective.loss_with(change_of(numbers)) + numbers.square().sum()
         by_number, by_shift = torch.autograd.grad(loss, [numbers, shifts])
-        return float(loss.detach()), torch.cat([by_number, root.T @ by_shift]).numpy()
+        parts = torch.cat([loss.detach()[None], by_number, root.T @ by_shift])
+        mean = objective.mean_over_ranks(parts)
+        return float(mean[0]), mean[1:].numpy()
 
     try:
         options = {"maxiter": _STEPS, "maxcor": _STEPS}

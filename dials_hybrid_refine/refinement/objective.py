@@ -154,6 +154,7 @@ class Objective:
         self.model = model
         self.simulator = simulator
         self.weights = weights
+        self._ranks = simulator.settings.ranks
         self._intensity = torch.from_numpy(observations.intensity)
         self._scale_variation = scale_variation
         self._roughness = torch.zeros(0)
@@ -217,9 +218,16 @@ class Objective:
         return scales
 
     def loss_with(self, potential_change: torch.Tensor) -> torch.Tensor:
-        """The loss with U changed (``PhysicalModels.potential_change``), differentiable in the change."""
+        """The loss with U changed (``PhysicalModels.potential_change``), differentiable in the change.
+
+        Where processes share the calculation, ``mean_over_ranks`` of the gradients is the gradient.
+        """
         models = replace(self.model.physical_models(), potential_change=potential_change)
         return self._loss(models)[0]
+
+    def mean_over_ranks(self, values: torch.Tensor) -> torch.Tensor:
+        """The mean over all processes that share the calculation (``diffraction.ranks``)."""
+        return self._ranks.mean(values)
 
     def _loss(
         self, models: PhysicalModels | None = None
@@ -252,17 +260,27 @@ class Objective:
         """
         parameters = self.parameters()
         parts = self._loss()
-        gradients = torch.autograd.grad(parts[0], parameters, allow_unused=True)
-        for gradient, (name, _) in zip(gradients, self._named_parameters()):
-            if gradient is None:
-                raise ValueError(
-                    f"the loss has no gradient by the parameter {name}: its model must be "
-                    "differentiable"
-                )
-            if not gradient.isfinite().all():
-                raise ArithmeticError(f"the derivative of the loss by {name} is not finite")
+        found = torch.autograd.grad(parts[0], parameters, allow_unused=True)
         with torch.no_grad():
-            return _evaluation(*parts), torch.cat([g.reshape(-1) for g in gradients])
+            # a process sees no more of the crystal than its share
+            is_found = torch.tensor([float(g is not None) for g in found], dtype=torch.float64)
+            gradients = [torch.zeros_like(p) if g is None else g for g, p in zip(found, parameters)]
+            numbers = [parts[0][None], parts[1][None], parts[2], is_found]
+            message = torch.cat([*numbers, *(g.reshape(-1) for g in gradients)])
+            loss, chi_square, scales, is_found, gradient = self._ranks.mean(message).split(
+                [*map(len, numbers), sum(p.numel() for p in parameters)]
+            )
+            own = gradient.split([p.numel() for p in parameters])
+            for share, part, (name, _) in zip(is_found, own, self._named_parameters()):
+                if not share:
+                    raise ValueError(
+                        f"the loss has no gradient by the parameter {name}: its model must be "
+                        "differentiable"
+                    )
+                # of the mean, so that all processes raise it
+                if not part.isfinite().all():
+                    raise ArithmeticError(f"the derivative of the loss by {name} is not finite")
+            return _evaluation(loss, chi_square, scales, parts[3]), gradient
 
     def structure_columns(self) -> torch.Tensor:
         """dI / d structural parameters, shape (n, p_s): a simulation for each of them."""
@@ -286,16 +304,19 @@ class Objective:
             if self.model.structure.shifts.requires_grad:
                 own = self.model.structure.prior_jacobian()
                 prior_normal[: own.shape[1], : own.shape[1]] += own.T @ own
-                rows = self.model.restraint_jacobian()
-                restraints[: rows.shape[1], : rows.shape[1]] += rows.T @ rows
+                slopes = self.model.restraint_jacobian()
+                n_restrained = slopes.shape[1]
+                restraints[:n_restrained, :n_restrained] += slopes.T @ slopes
                 prior_normal += restraints
             # in place: for many reflections and parameters no other array is as large
             root = self.weights.sqrt()[:, None]
             jacobian.mul_(root)
             scale_jacobian = root * scale_jacobian
-            data = jacobian.T @ jacobian
-            cross = jacobian.T @ scale_jacobian
-            scale_data = scale_jacobian.T @ scale_jacobian
+            rows = self._ranks.rows(len(jacobian))
+            jacobian, scale_jacobian = jacobian[rows], scale_jacobian[rows]
+            data = self._ranks.sum(jacobian.T @ jacobian)
+            cross = self._ranks.sum(jacobian.T @ scale_jacobian)
+            scale_data = self._ranks.sum(scale_jacobian.T @ scale_jacobian)
             scale_normal = scale_data + self._roughness
             ridge = 1e-9 * scale_normal.diagonal().max()
             scale_normal = scale_normal + ridge * torch.eye(len(scale_normal), dtype=ridge.dtype)

@@ -53,10 +53,10 @@ def stop_on_signal() -> Iterator[Callable[[], bool]]:
 
 
 @contextmanager
-def show_iterations(most: int) -> Iterator[Callable[[Iteration], None]]:
+def show_iterations(most: int, is_shown: bool = True) -> Iterator[Callable[[Iteration], None]]:
     """A function that logs iterations, with a progress bar on a terminal."""
     logger.info("\n%s", log_tables.ITERATION_HEADER)
-    with tqdm(total=most, disable=None, leave=False, unit="step") as bar:
+    with tqdm(total=most, disable=None if is_shown else True, leave=False, unit="step") as bar:
 
         def show(iteration: Iteration) -> None:
             with tqdm.external_write_mode():

@@ -22,6 +22,7 @@ from dials_hybrid_refine.diffraction.batches import BlockBatch
 from dials_hybrid_refine.diffraction.beams import BeamSelection
 from dials_hybrid_refine.diffraction.observations import Observations
 from dials_hybrid_refine.diffraction.parts import IntensityParts
+from dials_hybrid_refine.diffraction.ranks import Ranks
 from dials_hybrid_refine.diffraction.simulator import Simulator
 from dials_hybrid_refine.models.effects import (
     CurveEffect,
@@ -131,12 +132,14 @@ def make_model(
 
 
 @lru_cache(maxsize=None)
-def simulation(block_width: float) -> tuple[Simulator, Observations]:
+def simulation(block_width: float, ranks: Ranks = Ranks()) -> tuple[Simulator, Observations]:
     structure = quartz_structure()
     scan = make_scan(structure, *RANGE[0])
     observations = crossing_reflections(scan, 1.3, 0.004)
     selection = BeamSelection(g_max=1.3, s_max=0.008, tilt_step=0.2, block_width=block_width)
-    simulator = plan(structure, scan, observations, selection).simulator(EXACT)
+    simulator = plan(structure, scan, observations, selection).simulator(
+        replace(EXACT, ranks=ranks)
+    )
     assert len(observations) > 40
     return simulator, observations
 
@@ -147,12 +150,13 @@ def make_objective(
     noise: float = 0.0,
     scale_variation: float = 0.1,
     block_width: float = 1.0,
+    ranks: Ranks = Ranks(),
 ) -> Objective:
     """A model against the intensities of a true model, one in seven held out.
 
     ``noise``: in units of sigma, which is 2 % of the intensity and 0.2 % of the strongest.
     """
-    simulator, observations = simulation(block_width)
+    simulator, observations = simulation(block_width, ranks)
     with torch.no_grad():
         parts = simulator(truth.atoms(), truth.physical_models())
     scales = true_scales(len(simulator.segment_positions()[0]))

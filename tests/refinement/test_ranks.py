@@ -1,0 +1,65 @@
+"""Processes that share a calculation have the numbers of one process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import shared_objective
+from several_processes import outcomes, started
+
+from dials_hybrid_refine.diffraction.ranks import Ranks, longest_first
+
+
+@pytest.fixture(scope="module")
+def alone() -> dict[str, np.ndarray]:
+    return shared_objective.calculate(Ranks())
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 16])
+def test_shares_are_even(n: int) -> None:
+    """Within Graham's bound of the mean or the largest task, whichever is more."""
+    costs = np.random.default_rng(n).lognormal(size=50)
+    shares = longest_first(list(costs), n)
+    assert sorted(i for share in shares for i in share) == list(range(50))
+    assert all(share == sorted(share) for share in shares)
+    largest = max(costs[share].sum() for share in shares)
+    assert largest <= 4 / 3 * max(costs.sum() / n, costs.max())
+
+
+def test_rows_are_shared_out_once() -> None:
+    for n in (0, 1, 5, 17):
+        rows = [list(range(n))[Ranks(k, 4).rows(n)] for k in range(4)]
+        assert [i for part in rows for i in part] == list(range(n))
+        assert max(map(len, rows)) - min(map(len, rows)) <= 1
+
+
+@pytest.mark.parametrize("n", [2, 4])
+def test_processes_have_the_numbers_of_one(
+    n: int, alone: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    """Intensities, gradients and the normal matrix, with effects on curves and intensities; also
+    where one of four processes has no blocks. Double precision: sums of another order differ by
+    round-off."""
+    command = [shared_objective.__file__, str(tmp_path)]
+    with started(n * [command]) as processes:
+        for code, _, errors in outcomes(processes):
+            assert code == 0, errors
+    found = [dict(np.load(tmp_path / f"{k}.npz")) for k in range(n)]
+    assert found[0]["batches 1.0"] > 2
+    assert found[0]["batches 2.0"] == 3
+    for name, expected in alone.items():
+        np.testing.assert_allclose(
+            found[0][name], expected, rtol=0, atol=1e-11 * np.abs(expected).max(), err_msg=name
+        )
+        # bit for bit, or they would part at a decision
+        for other in found[1:]:
+            np.testing.assert_array_equal(other[name], found[0][name], err_msg=name)
+    assert [str(each["failure"]) for each in found] == [
+        *(n - 1) * ["the calculation of another process failed"],
+        "bad",
+    ]
+    for each in found:
+        assert each["flags"].tolist() == [True, False]
+        assert each["agree"].tolist() == [True, False]
