@@ -14,10 +14,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from command_runs import FAST, INPUT, path_of
 from refusals import refused
 
-from dials_hybrid_refine.diffraction.memory import available_bytes
+from dials_hybrid_refine.command_line import hybrid_refine
+from dials_hybrid_refine.diffraction.beams import BeamSelection
+from dials_hybrid_refine.diffraction.memory import available_bytes, planning_bytes, require
 
 RUN = [*INPUT, *FAST, "d_min=1.0", "reindexing.test=False", "difference_map=False"]
 #: without the page, which takes as long as the refinement
@@ -154,12 +157,12 @@ def test_runs_that_share_files_write_each_of_them_whole(files):
     assert hidden(files) == []
 
 
-def test_too_large_a_calculation_is_refused_before_it_begins(files):
-    """All reflections to 12/Angstrom, 0.8 million, at many tilts: hundreds of GB with their products."""
-    refused(
-        files, [*RUN, "beams.g_max=12"],
-        "the choice of the beams", "needs", "GB of memory", "are available", "lower beams.g_max",
-    )  # fmt: skip
+def test_too_large_a_calculation_is_refused_before_it_begins():
+    """A cell of a million Angstrom^3 has 7 billion reflections to 12/Angstrom."""
+    selection = BeamSelection(12.0, 0.02, 0.05)
+    sentence = r"^the choice of the beams .* needs \d+\.\d GB of memory, and .* are available: lower beams.g_max"
+    with pytest.raises(ValueError, match=sentence), hybrid_refine.explained_failures("model.cif"):
+        require(planning_bytes(1e6, selection.g_max), "the choice of the beams", selection)
 
 
 def test_memory_that_cannot_be_kept_is_said_before_the_run(files, capsys):
