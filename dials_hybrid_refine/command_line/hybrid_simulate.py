@@ -59,6 +59,8 @@ logger = logging.getLogger("dials.hybrid_simulate")
 
 #: NumPy draws Poisson distributions of integers of 64 bits
 _MOST_COUNTS = 1e18
+#: mean fraction of the incident beam, times degrees, below which nothing would ever be recorded
+_WEAKEST = 1e-15
 
 phil_scope = iotbx.phil.parse(
     INPUT_PHIL
@@ -256,7 +258,7 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
             ),
             [named.effect for named in effects],
         )
-        if not fractions.mean() > 0:
+        if not fractions.mean() > _WEAKEST:
             raise ValueError(
                 f"{cif}: the structure diffracts nothing to d_min={params.d_min:g} Angstrom: correct its "
                 "occupancies and displacement parameters"

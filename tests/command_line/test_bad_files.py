@@ -175,7 +175,8 @@ COMMANDS = {
 
 @pytest.mark.parametrize("case", COMMANDS)
 def test_real_commands(files, call, case):
-    """Exit code 1, one line ``Sorry: ...``, no traceback and no file left but the log."""
+    """Exit code 1, one line ``Sorry: ...``, no traceback and no file left but the log and the summary with
+    the reason."""
     name, arguments, part = COMMANDS[case]
     for suffix in ("expt", "refl", "cif"):
         (files / f"bad.{suffix}").write_bytes(b'{"truncated": [')
@@ -187,4 +188,4 @@ def test_real_commands(files, call, case):
     assert len(sorry) == 1 and part in sorry[0], everything
     assert process.stderr == sorry[0] + "\n"
     assert "Traceback" not in everything
-    assert set(os.listdir(files)) - before <= {f"{name}.log"}
+    assert set(os.listdir(files)) - before <= {f"{name}.log", "dials.hybrid_refine.json"}

@@ -70,7 +70,7 @@ def _occupancy(value):
 
 
 def _carbon(n):
-    rows = (f"C{i} C 0.{i % 97:02d}3 0.{i % 89:02d}7 0.{i % 83:02d}1 0.01 Uiso" for i in range(n))
+    rows = [f"C{i} C 0.{i % 97:02d}3 0.{i % 89:02d}7 0.{i % 83:02d}1 0.01 Uiso" for i in range(n)]
     return lambda text: text + "\n".join(rows) + "\n"
 
 
