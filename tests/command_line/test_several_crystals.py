@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from command_runs import FAST, numpy
+from numpy.testing import assert_allclose
 from refusals import refused
 
 import iotbx.cif
@@ -32,7 +33,8 @@ WAVELENGTHS = [0.0250793, 0.0196875]
 SIMULATE = ["d_min=0.9", "noise.poisson=True", "beams.g_max=1.2", "beams.s_max=0.01", "nproc=1"]
 PAIRS = ["0.expt", "0.refl", "1.expt", "1.refl", "model.cif"]
 QUICK = [*FAST, "beams.g_max=1.2", "beams.s_max=0.01", "beams.tilt_step=0.1",
-         "absolute_structure.test=False", "difference_map=False"]  # fmt: skip
+         "absolute_structure.test=False", "difference_map=False", "output.html=None"]  # fmt: skip
+JOINT = [*QUICK, "absorption.model=tabulated"]
 EXCLUDE = "crystals.exclude_bad=True"
 
 
@@ -90,10 +92,9 @@ def joint(wedges, tmp_path_factory) -> Path:
     here = Path.cwd()
     os.chdir(folder)
     try:
-        more = ["absorption.model=tabulated", "convergence=True", "difference_map=True",
-                "output.res=a.res", "output.hkl=a.hkl", "output.mtz=a.mtz", "output.plots=plots",
-                "cif.reflections=merged"]  # fmt: skip
-        hybrid_refine.run([*PAIRS, *QUICK, *more])
+        more = ["output.res=a.res", "output.hkl=a.hkl", "output.mtz=a.mtz", "output.plots=plots",
+                "output.html=dials.hybrid_refine.html", "cif.reflections=merged"]  # fmt: skip
+        hybrid_refine.run([*PAIRS, *JOINT, *more])
     finally:
         os.chdir(here)
     return folder
@@ -162,11 +163,18 @@ def test_all_other_files_are_written(joint):
     assert "Crystals:" in log and "crystals are" not in log
 
 
-def test_files_of_one_experiment_or_of_both_give_the_same(crystals):
+def test_a_refinement_goes_on_with_what_a_checkpoint_has(joint, run_in_tmp_path):
+    """All its stages are taken from there, to the same numbers."""
+    for name in [*PAIRS, "hybrid_refine.checkpoint"]:
+        shutil.copy(joint / name, run_in_tmp_path)
+    hybrid_refine.run([*PAIRS, *JOINT, "checkpoint.resume=hybrid_refine.checkpoint"])
+    assert plain(summary_of(run_in_tmp_path)) == plain(summary_of(joint))
+
+
+def test_files_of_one_experiment_or_of_both_give_the_same(crystals, stop_before_refinement):
     """Copied into one pair in the other order, too: the identifiers say what belongs together."""
-    quick = [*QUICK, "output.html=None"]
-    hybrid_refine.run([*PAIRS, *quick])
-    first = summary_of(crystals)
+    with pytest.raises(Sorry, match="the input was good"):
+        hybrid_refine.run([*PAIRS, *QUICK])
     recorded = [
         (experiments_of(f"{k}.expt")[0], flex.reflection_table.from_file(f"{k}.refl"))
         for k in (0, 1)
@@ -174,21 +182,15 @@ def test_files_of_one_experiment_or_of_both_give_the_same(crystals):
     experiments, _ = together(recorded)
     experiments.as_file("both.expt")
     together(recorded[::-1])[1].as_file("both.refl")
-    hybrid_refine.run(["both.expt", "both.refl", "model.cif", *quick])
-    again = summary_of(crystals)
-    assert [c["name"] for c in again["crystals"]] == [
-        "both.expt (experiment 0)", "both.expt (experiment 1)"
-    ]  # fmt: skip
-    # dxtbx writes real-space vectors, whose inverse differs by round-off
-    for key in ("r_obs", "n_reflections", "n_observed", "n_rejected", "scale"):
-        values = [[c[key] for c in summary["crystals"]] for summary in (first, again)]
-        assert values[1] == pytest.approx(values[0], rel=1e-3)
-    for atom, same in zip(first["structure"]["atoms"], again["structure"]["atoms"]):
-        assert same["site"] == pytest.approx(atom["site"], abs=1e-5)
-    # and what was done is taken from the checkpoint, to the same numbers
-    resume = "checkpoint.resume=hybrid_refine.checkpoint"
-    hybrid_refine.run(["both.expt", "both.refl", "model.cif", *quick, resume])
-    assert plain(summary_of(crystals)) == plain(again)
+    with pytest.raises(Sorry, match="the input was good"):
+        hybrid_refine.run(["both.expt", "both.refl", "model.cif", *QUICK])
+    (scans, one, *_), (same_scans, same, *_) = stop_before_refinement
+    for field in fields(one):
+        assert_allclose(getattr(same, field.name), getattr(one, field.name), rtol=1e-12)
+    for scan, again in zip(scans, same_scans):
+        # dxtbx writes real-space vectors, whose inverse differs by round-off
+        assert_allclose(again.crystal_settings, scan.crystal_settings, atol=1e-12)
+        assert (again.wavelength, again.phi_range) == (scan.wavelength, scan.phi_range)
 
 
 def test_second_crystal_in_another_setting(crystals):
@@ -199,7 +201,7 @@ def test_second_crystal_in_another_setting(crystals):
     assert list(wrong.table["miller_index"]) != list(table["miller_index"])
     ExperimentList([wrong.experiment]).as_file("1.expt")
     wrong.table.as_file("1.refl")
-    hybrid_refine.run([*PAIRS, *QUICK, "output.html=None"])
+    hybrid_refine.run([*PAIRS, *QUICK])
     summary = summary_of(crystals)
     assert [c["reindexed"] for c in summary["crystals"]] == [None, "-a,-b,c"]
     assert summary["statistics"]["r_obs"] < 0.06
@@ -212,14 +214,14 @@ def test_second_crystal_in_another_setting(crystals):
 def test_another_compound_is_named_and_left_out(crystals):
     """The rest is what the refinement of the first alone gives."""
     files = ["0.expt", "0.refl", "2.expt", "2.refl", "model.cif"]
-    hybrid_refine.run([*files, *QUICK, "output.html=None", EXCLUDE])
+    hybrid_refine.run([*files, *QUICK, EXCLUDE])
     summary = summary_of(crystals)
     (left_out,) = summary["excluded_crystals"]
     assert left_out["name"] == "2.expt" and "little in common" in left_out["reason"]
     assert any("2.expt was left out" in warning for warning in summary["warnings"])
     assert [c["name"] for c in summary["crystals"]] == ["0.expt"]
     assert len(experiments_of("hybrid_refined.expt")) == 1
-    hybrid_refine.run([*files[:2], "model.cif", *QUICK, "output.html=None"])
+    hybrid_refine.run([*files[:2], "model.cif", *QUICK])
     alone = summary_of(crystals)
     assert alone["structure"] == summary["structure"]
     assert alone["statistics"] == summary["statistics"]
@@ -240,11 +242,17 @@ def test_a_crystal_that_fits_no_better_when_refined(crystals, stop_before_refine
 
 def test_another_compound_is_reported(crystals, capsys):
     files = ["0.expt", "0.refl", "2.expt", "2.refl", "model.cif"]
-    hybrid_refine.run([*files, *QUICK, "output.html=None"])
+    hybrid_refine.run([*files, *QUICK])
     summary = summary_of(crystals)
     assert len(summary["crystals"]) == 2 and summary["excluded_crystals"] == []
     assert summary["crystals"][1]["r_obs"] > 0.3 > summary["crystals"][0]["r_obs"]
     assert any("experiment 1 may not belong" in warning for warning in summary["warnings"])
+    # the checks of the data are made for each crystal, which they name
+    assert {e["experiment"] for e in summary["experiments"]} == {0, 1}
+    for finding in summary["data_checks"]:
+        of_one = finding["sentence"].startswith(("0.expt: ", "2.expt: "))
+        assert of_one == (finding["name"] != "low_completeness")
+    assert "low_completeness" in [finding["name"] for finding in summary["data_checks"]]
     assert "Warning: 2.expt may not be of this structure" in capsys.readouterr().out
 
 
@@ -254,12 +262,15 @@ def _spoil(name: str, edit) -> None:
     Path(name).write_text(json.dumps(content))
 
 
-def test_a_broken_experiment_is_named_or_left_out(crystals):
+def test_a_broken_experiment_is_named_or_left_out(crystals, stop_before_refinement, capsys):
     _spoil("1.expt", lambda c: c["beam"][0].update(wavelength=0.9795))
     refused(crystals, [*PAIRS, *QUICK], "1.expt: the wavelength is 0.9795 Angstrom")
-    hybrid_refine.run([*PAIRS, *QUICK, "output.html=None", EXCLUDE])
-    (left_out,) = summary_of(crystals)["excluded_crystals"]
-    assert left_out["name"] == "1.expt" and "0.9795" in left_out["reason"]
+    refused(crystals, [*PAIRS, *QUICK, EXCLUDE], "the input was good")
+    ((scans, *_),) = stop_before_refinement
+    assert [scan.wavelength for scan in scans] == pytest.approx(WAVELENGTHS[:1])
+    assert (
+        "Warning: 1.expt is left out: 1.expt: the wavelength is 0.9795" in capsys.readouterr().out
+    )
 
 
 def test_a_cell_that_differs_is_named(crystals):

@@ -1,11 +1,12 @@
 """One process of test_ranks.py: calculate together with the others and write what this one has.
 
-python shared_objective.py FOLDER
+python shared_objective.py FOLDER BLOCK_WIDTH
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +20,10 @@ from dials_hybrid_refine.diffraction.ranks import Ranks
 BLOCK_WIDTHS = (1.0, 2.0)
 
 
-def calculate(ranks: Ranks) -> dict[str, np.ndarray]:
+def calculate(ranks: Ranks, widths: Sequence[float] = BLOCK_WIDTHS) -> dict[str, np.ndarray]:
     """All that processes calculate together, with effects that see parts of it."""
     found: dict[str, np.ndarray] = {}
-    for width in BLOCK_WIDTHS:
+    for width in widths:
         model = make_model(neural_thickness(), effects=toy_effects(), seed=1)
         objective = make_objective(model, make_model(), block_width=width, ranks=ranks)
         fit, gradient = objective.evaluate_with_gradient()
@@ -65,7 +66,7 @@ def failure_of_the_last(ranks: Ranks) -> str:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     with joined_ranks() as ranks:
-        content = calculate(ranks)
+        content = calculate(ranks, [float(sys.argv[2])])
         content["failure"] = np.array(failure_of_the_last(ranks))
         last = ranks.rank == ranks.size - 1
         content["flags"] = np.array([ranks.any(last), ranks.any(False)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -102,6 +102,20 @@ def equations_of(structure, refined: RefinedParameters):
     objective = Objective(model, simulator, measured, weights, 0.1)
     objective.evaluate()
     return model, objective.gauss_newton_matrix()
+
+
+def test_profiles_of_several_crystals(model: HybridModel) -> None:
+    """The second diffracts a hundred times more, which is no fault; then one of its images does."""
+    one, n = profiles(), 8
+    both = replace(
+        one, **{f.name: np.concatenate([getattr(one, f.name)] * 2) for f in fields(Profiles)}
+    )
+    both = replace(both, experiment=np.repeat([0, 1], n), scale=both.scale * np.repeat([1, 100], n))
+    assert runaway_profiles(model, both) == []
+    scale = both.scale.copy()
+    scale[-1] *= 100
+    (found,) = runaway_profiles(model, replace(both, scale=scale))
+    assert found.startswith("experiment 1: the scale at 7.5 degrees")
 
 
 def test_what_nothing_determines_is_named() -> None:

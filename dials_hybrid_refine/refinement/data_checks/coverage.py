@@ -13,6 +13,8 @@ from dials_hybrid_refine.refinement.data_checks.passages import Passages
 
 #: share of reflections with overloaded pixels from which the strongest ones are missed
 _OVERLOADED = 0.01
+#: name of the check
+LOW_COMPLETENESS = "low_completeness"
 #: completeness below which a referee will ask; scans of one crystal of low symmetry reach 0.6 to 0.9
 _INCOMPLETE = 0.5
 
@@ -47,7 +49,7 @@ def low_completeness(
     if completeness >= _INCOMPLETE:
         return None
     return Finding(
-        "low_completeness",
+        LOW_COMPLETENESS,
         "note",
         f"{100 * completeness:.0f} % of the unique reflections to {d_min:.2f} Angstrom were measured: state "
         "it, and add data of other crystals or a wider scan where parameters are poorly determined",
