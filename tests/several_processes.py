@@ -20,7 +20,7 @@ def _free_port() -> int:
 
 
 @contextmanager
-def started(commands: Sequence[Sequence[str]], timeout: float = 30.0):
+def started(commands: Sequence[Sequence[str]], timeout: float = 300.0):
     """Processes of one group, one for each command; those that still run are killed at the end.
 
     timeout: seconds that they wait for each other.
@@ -57,7 +57,7 @@ def started(commands: Sequence[Sequence[str]], timeout: float = 30.0):
             process.communicate()
 
 
-def outcomes(processes, timeout: float = 300.0) -> list[tuple[int, str, str]]:
+def outcomes(processes, timeout: float = 600.0) -> list[tuple[int, str, str]]:
     """Exit code, output and errors of each process."""
     found = []
     for process in processes:
