@@ -11,8 +11,6 @@ from typing import TypeVar
 
 import torch
 
-from dials_hybrid_refine.diffraction.memory import peak_bytes
-
 _T = TypeVar("_T")
 
 
@@ -54,16 +52,18 @@ def _prepare_thread() -> None:
     torch.set_flush_denormal(True)
 
 
-#: bytes that everything but kept vectors may add: matrices and vectors in work, lists of beams
-_WORKING_BYTES = 1_000_000_000
+#: bytes for all but kept vectors: Python with torch and DIALS and the tables it has read, and what is in
+#: work. A fixed number, not what the process holds at the moment: which vectors are kept decides on the last
+#: digits, and runs are to be repeatable
+_OTHER_BYTES = 1_600_000_000
 
 
 def keep_bytes(memory: float) -> int:
     """Bytes that may be kept so that the process stays within ``memory`` GB.
 
-    What it holds already is taken off; the result of a calculation does not depend on it.
+    The result of a calculation depends on it by rounding only.
     """
-    return max(0, int(memory * 1e9) - peak_bytes() - _WORKING_BYTES)
+    return max(0, int(memory * 1e9) - _OTHER_BYTES)
 
 
 class MemoryBudget:
