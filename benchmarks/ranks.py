@@ -44,7 +44,7 @@ from dials_hybrid_refine.refinement.dataset import Dataset, build_simulator
 from dials_hybrid_refine.refinement.objective import Objective
 from dials_hybrid_refine.refinement.refine import loss_weights
 from dials_hybrid_refine.refinement.settings import fine_selection
-from dials_hybrid_refine.refinement.thickness_course import set_thickness
+from dials_hybrid_refine.refinement.thickness_course import StartingThickness, set_thickness
 
 #: mean and standard deviation of the thickness, Angstrom
 THICKNESS = (500.0, 120.0)
@@ -68,19 +68,20 @@ def objective(files: Sequence[str], ranks: Ranks) -> Objective:
     command = parse_command_line(phil_scope, "", "", [*files, "nproc=1"])
     data, options = read_input(command), refinement_options(command.params)
     observations = data.observations
-    phi_ranges = [data.scan.phi_range]
+    phi_ranges = [scan.phi_range for scan in data.scans]
     model = HybridModel(
         StructureModel(data.model.structure, options.structure),
         ConstantThickness(THICKNESS[0], 1),
         orientation_model(options.orientation, phi_ranges),
     )
     none = np.zeros(len(observations), dtype=bool)
-    set_thickness(model, Dataset([data.scan], observations, none), options, *THICKNESS)
-    vectors = observations.hkl @ data.scan.crystal_settings[0].T
+    start = StartingThickness(*(np.full(len(data.scans), value) for value in THICKNESS))
+    set_thickness(model, Dataset(data.scans, observations, none), options, start)
+    vectors = observations.hkl @ data.scans[0].crystal_settings[0].T
     g_data = float(np.linalg.norm(vectors, axis=1).max())
     thick = THICKNESS[0] + 2 * THICKNESS[1]
     simulator = build_simulator(
-        Dataset([data.scan], observations, none),
+        Dataset(data.scans, observations, none),
         model,
         fine_selection(g_data, thick, None, None, None),
         replace(options.propagation, ranks=ranks),
