@@ -16,11 +16,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from importlib import resources
 from pathlib import Path
 
 from dials.array_family import flex
 
+from benchmarks.demo_images import write_demo
 from dials_hybrid_refine.command_line import hybrid_collect, hybrid_simulate
 
 RECIPE = Path(__file__).resolve().parents[1] / "docs" / "examples" / "refine_dask.py"
@@ -34,20 +34,6 @@ SETTINGS = [
     "absolute_structure.test=True",
     "difference_map=False",
 ]
-
-
-def demo(folder: Path) -> tuple[Path, Path]:
-    """The first images of the demo and its structure, as files of a folder."""
-    shipped = resources.files("dials_hybrid_refine") / "data"
-    structure, experiments = folder / "truth.cif", folder / "short.expt"
-    structure.write_text((shipped / "quartz_demo.cif").read_text())
-    content = json.loads((shipped / "quartz_demo.expt").read_text())
-    scan = content["scan"][0]
-    scan["image_range"] = [1, N_IMAGES]
-    for name in ("exposure_time", "epochs"):
-        scan[name] = scan[name][:N_IMAGES]
-    experiments.write_text(json.dumps(content))
-    return experiments, structure
 
 
 def make_data_set(folder: Path, source: tuple[Path, Path], number: int) -> None:
@@ -118,7 +104,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         here = Path(sys.argv[3] if len(sys.argv) > 3 else temporary).resolve()
         here.mkdir(parents=True, exist_ok=True)
-        source = demo(here)
+        source = write_demo(here, N_IMAGES)
         folders = [here / f"crystal_{number:02d}" for number in range(1, n + 1)]
         for number, folder in enumerate(folders, 1):
             make_data_set(folder, source, number)

@@ -20,7 +20,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ import iotbx.cif
 from dials.array_family import flex
 from dxtbx.model.experiment_list import ExperimentListFactory
 
+from benchmarks.demo_images import write_demo
 from dials_hybrid_refine.command_line import hybrid_refine, hybrid_simulate
 from dials_hybrid_refine.io.array_archive import read_archive
 
@@ -67,16 +67,9 @@ class Counts:
 
 def make_data(folder: Path) -> None:
     """The three files of ``INPUT``; the oxygen atom of the model is a little displaced."""
-    shipped = resources.files("dials_hybrid_refine") / "data"
-    truth = (shipped / "quartz_demo.cif").read_text()
-    (folder / "truth.cif").write_text(truth)
-    (folder / "model.cif").write_text(truth.replace("0.8534 0.5865", "0.8434 0.5945"))
-    experiments = json.loads((shipped / "quartz_demo.expt").read_text())
-    scan = experiments["scan"][0]
-    scan["image_range"] = [1, N_IMAGES]
-    for name in ("exposure_time", "epochs"):
-        scan[name] = scan[name][:N_IMAGES]
-    (folder / "small.expt").write_text(json.dumps(experiments))
+    _, truth = write_demo(folder, N_IMAGES)
+    displaced = truth.read_text().replace("0.8534 0.5865", "0.8434 0.5945")
+    (folder / "model.cif").write_text(displaced)
     output = ["output.experiments=data.expt", "output.reflections=data.refl"]
     simulation = "small.expt truth.cif d_min=0.8 thickness.mean=300 noise.poisson=True nproc=1"
     wait(start(folder, hybrid_simulate.run, [*simulation.split(), *output]))

@@ -52,12 +52,18 @@ from dials_hybrid_refine.models.hybrid import HybridModel
 from dials_hybrid_refine.models.orientation.smooth import SmoothOrientation
 from dials_hybrid_refine.models.structure import StructureModel
 from dials_hybrid_refine.models.thickness.constant import ConstantThickness
-from dials_hybrid_refine.refinement import minimise, program
+from dials_hybrid_refine.refinement import minimise
 from dials_hybrid_refine.refinement.dataset import Dataset
 from dials_hybrid_refine.refinement.held_out import choose_held_out
 from dials_hybrid_refine.refinement.objective import Evaluation
+from dials_hybrid_refine.refinement.options import RefinementOptions
 from dials_hybrid_refine.refinement.refine import Controls, Refinement
-from dials_hybrid_refine.refinement.settings import coarse_selection
+from dials_hybrid_refine.refinement.settings import coarse_selection, derivative_selection
+from dials_hybrid_refine.refinement.thickness_course import (
+    StartingThickness,
+    scan_basin,
+    set_thickness,
+)
 
 #: share of the budget for each trial of a constant, and after which a run may end for want of gain
 _TRIAL = 0.25
@@ -106,7 +112,7 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
 
 def at_start(problem: Problem) -> tuple[Refinement, BeamSelection]:
     """A refinement where ``run_refinement`` begins its first stage, and the limits of that."""
-    options = program.RefinementOptions(propagation=PropagationSettings(n_threads=1))
+    options = RefinementOptions(propagation=PropagationSettings(n_threads=1))
     phi_ranges = [problem.scan.phi_range]
     model = HybridModel(
         StructureModel(problem.start, options.structure),
@@ -116,13 +122,15 @@ def at_start(problem: Problem) -> tuple[Refinement, BeamSelection]:
     index = problem.observations.unique_index
     held_out = choose_held_out(index, options.held_out_fraction, options.seed)
     data = Dataset([problem.scan], problem.observations, held_out)
-    g_data = program._largest_g(data.scans, data.observations)
-    scan = program._scan(model, data, options, lambda t: coarse_selection(g_data, t))
-    program._set_thickness(model, data, options, *scan.best)
+    vectors = problem.observations.hkl @ problem.scan.crystal_settings[0].T
+    g_data = float(np.linalg.norm(vectors, axis=1).max())
+    scan = scan_basin(model, data, options, lambda t: coarse_selection(g_data, t))
+    set_thickness(model, data, options, StartingThickness.of([scan.best]))
     coarse = coarse_selection(g_data, scan.best[0])
     spread = float(np.sqrt(scan.chi_square.min() / (~held_out).sum()))
     limits = (options.propagation, options.weighting, options.scale_variation)
-    refinement = Refinement(data, model, *limits, options.schedule, Controls(), spread)
+    derivatives = derivative_selection(g_data)
+    refinement = Refinement(data, model, *limits, options.schedule, Controls(), spread, derivatives)
     return refinement, coarse
 
 

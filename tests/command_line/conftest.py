@@ -8,16 +8,17 @@ import os
 import shutil
 import subprocess
 from contextlib import contextmanager
-from importlib import resources
 from pathlib import Path
 
 import pytest
 from command_runs import FAST, FORMATS, INPUT, path_of
 from pets_files import PetsFile
+from working_directory import working_in
 
 import iotbx.cif
 from dials.array_family import flex
 
+from benchmarks.demo_images import write_demo
 from dials_hybrid_refine.command_line import hybrid_refine, hybrid_simulate
 
 #: twenty images of the demo's crystal, whose goniometer has fixed and setting rotations
@@ -44,27 +45,15 @@ def fresh_logging():
 
 
 def _in_folder(folder: Path, run, arguments) -> None:
-    here = Path.cwd()
-    os.chdir(folder)
-    try:
-        with _handlers_removed():
-            run(arguments)
-    finally:
-        os.chdir(here)
+    with working_in(folder), _handlers_removed():
+        run(arguments)
 
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory) -> Path:
     """A folder with small.expt, the first images of the demo, and truth.cif, its structure."""
     folder = tmp_path_factory.mktemp("demo")
-    shipped = resources.files("dials_hybrid_refine") / "data"
-    (folder / "truth.cif").write_text((shipped / "quartz_demo.cif").read_text())
-    experiments = json.loads((shipped / "quartz_demo.expt").read_text())
-    scan = experiments["scan"][0]
-    scan["image_range"] = [1, N_IMAGES]
-    for name in ("exposure_time", "epochs"):
-        scan[name] = scan[name][:N_IMAGES]
-    (folder / "small.expt").write_text(json.dumps(experiments))
+    write_demo(folder, N_IMAGES)
     return folder
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from dataclasses import fields, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from command_runs import FAST, numpy
 from numpy.testing import assert_allclose
 from refusals import refused
+from working_directory import working_in
 
 import iotbx.cif
 from dials.array_family import flex
@@ -56,9 +56,7 @@ def wedges(tmp_path_factory) -> Path:
     """A folder with 0, 1 (quartz) and 2 (another compound), each .expt and .refl, and model.cif."""
     folder = tmp_path_factory.mktemp("wedges")
     write_structures(folder)
-    here = Path.cwd()
-    os.chdir(folder)
-    try:
+    with working_in(folder):
         for k in range(3):
             write_crystal(folder, k, 12)
             experiments = experiments_of(f"{k}.expt")
@@ -70,8 +68,6 @@ def wedges(tmp_path_factory) -> Path:
             hybrid_simulate.run(
                 [f"{k}.expt", truth, f"thickness.mean={means}", f"seed={k}", *SIMULATE, *written]
             )
-    finally:
-        os.chdir(here)
     return folder
 
 
@@ -89,14 +85,10 @@ def joint(wedges, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("joint")
     for name in PAIRS:
         shutil.copy(wedges / name, folder)
-    here = Path.cwd()
-    os.chdir(folder)
-    try:
+    with working_in(folder):
         more = ["output.res=a.res", "output.hkl=a.hkl", "output.mtz=a.mtz", "output.plots=plots",
                 "output.html=dials.hybrid_refine.html", "cif.reflections=merged"]  # fmt: skip
         hybrid_refine.run([*PAIRS, *JOINT, *more])
-    finally:
-        os.chdir(here)
     return folder
 
 

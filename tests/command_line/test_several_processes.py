@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 from command_runs import FAST, INPUT
 from several_processes import outcomes, started
+from working_directory import working_in
 
 from dials_hybrid_refine.command_line import hybrid_refine
 from dials_hybrid_refine.command_line.launch import Launch, launched
@@ -30,12 +30,8 @@ def alone(simulated, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("alone")
     for name in INPUT:
         shutil.copy(simulated / name, folder)
-    here = Path.cwd()
-    os.chdir(folder)
-    try:
+    with working_in(folder):
         hybrid_refine.run(ARGUMENTS)
-    finally:
-        os.chdir(here)
     return folder
 
 
