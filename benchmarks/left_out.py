@@ -34,8 +34,9 @@ from dials_hybrid_refine.models.thickness.given import GivenThickness
 from dials_hybrid_refine.refinement.dataset import Dataset
 from dials_hybrid_refine.refinement.difference_map import Peak, map_peaks, potential_map
 from dials_hybrid_refine.refinement.frames import FrameFilter, choose_frames
-from dials_hybrid_refine.refinement.refine import Controls, Refinement, Schedule
+from dials_hybrid_refine.refinement.refine import Refinement
 from dials_hybrid_refine.refinement.result import Result
+from dials_hybrid_refine.refinement.schedule import Controls, Schedule
 from dials_hybrid_refine.refinement.summarise import summarise
 from dials_hybrid_refine.refinement.weights import Weighting
 

@@ -57,7 +57,8 @@ from dials_hybrid_refine.refinement.dataset import Dataset
 from dials_hybrid_refine.refinement.held_out import choose_held_out
 from dials_hybrid_refine.refinement.objective import Evaluation
 from dials_hybrid_refine.refinement.options import RefinementOptions
-from dials_hybrid_refine.refinement.refine import Controls, Refinement
+from dials_hybrid_refine.refinement.refine import Refinement
+from dials_hybrid_refine.refinement.schedule import Controls
 from dials_hybrid_refine.refinement.settings import coarse_selection, derivative_selection
 from dials_hybrid_refine.refinement.thickness_course import (
     StartingThickness,

@@ -45,8 +45,9 @@ from dials_hybrid_refine.models.thickness.given import GivenThickness
 from dials_hybrid_refine.refinement.dataset import Dataset
 from dials_hybrid_refine.refinement.frames import FrameFilter, choose_frames
 from dials_hybrid_refine.refinement.geometry import structure_geometry
-from dials_hybrid_refine.refinement.refine import Controls, Refinement, Schedule
+from dials_hybrid_refine.refinement.refine import Refinement
 from dials_hybrid_refine.refinement.result import Result
+from dials_hybrid_refine.refinement.schedule import Controls, Schedule
 from dials_hybrid_refine.refinement.summarise import summarise
 from dials_hybrid_refine.refinement.thickness_start import normal_distribution
 from dials_hybrid_refine.refinement.weights import Weighting

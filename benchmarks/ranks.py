@@ -42,9 +42,9 @@ from dials_hybrid_refine.models.structure import StructureModel
 from dials_hybrid_refine.models.thickness.constant import ConstantThickness
 from dials_hybrid_refine.refinement.dataset import Dataset, build_simulator
 from dials_hybrid_refine.refinement.objective import Objective
-from dials_hybrid_refine.refinement.refine import loss_weights
 from dials_hybrid_refine.refinement.settings import fine_selection
 from dials_hybrid_refine.refinement.thickness_course import StartingThickness, set_thickness
+from dials_hybrid_refine.refinement.weights import loss_weights
 
 #: mean and standard deviation of the thickness, Angstrom
 THICKNESS = (500.0, 120.0)

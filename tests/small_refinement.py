@@ -18,7 +18,7 @@ from dials_hybrid_refine.models.structure import RefinedParameters
 from dials_hybrid_refine.models.thickness.given import GivenThickness
 from dials_hybrid_refine.refinement.absolute_structure import AbsoluteStructureOptions
 from dials_hybrid_refine.refinement.options import BeamOptions, RefinementOptions
-from dials_hybrid_refine.refinement.refine import Schedule
+from dials_hybrid_refine.refinement.schedule import Schedule
 
 OPTIONS = RefinementOptions(
     thickness=ThicknessOptions(largest=400.0, node_distance=80.0),

@@ -26,7 +26,7 @@ from dials_hybrid_refine.refinement.options import (
     BeamOptions,
     RefinementOptions,
 )
-from dials_hybrid_refine.refinement.refine import Schedule
+from dials_hybrid_refine.refinement.schedule import Schedule
 from dials_hybrid_refine.refinement.weights import Weighting
 
 

@@ -23,7 +23,6 @@ from dials_hybrid_refine.refinement.dataset import Dataset, build_simulator
 from dials_hybrid_refine.refinement.journal import Journal
 from dials_hybrid_refine.refinement.objective import Objective
 from dials_hybrid_refine.refinement.options import RefinementOptions
-from dials_hybrid_refine.refinement.refine import loss_weights
 from dials_hybrid_refine.refinement.reindexing import before_reindexing, better_setting
 from dials_hybrid_refine.refinement.settings import coarse_selection
 from dials_hybrid_refine.refinement.thickness_course import (
@@ -31,6 +30,7 @@ from dials_hybrid_refine.refinement.thickness_course import (
     scan_basin,
     set_thickness,
 )
+from dials_hybrid_refine.refinement.weights import loss_weights
 
 logger = logging.getLogger("dials.hybrid_refine.crystal_settings")
 

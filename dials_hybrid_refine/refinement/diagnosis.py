@@ -28,14 +28,13 @@ from dials_hybrid_refine.refinement.data_checks.extra_intensity import extra_int
 from dials_hybrid_refine.refinement.dataset import Dataset, build_simulator
 from dials_hybrid_refine.refinement.objective import Objective
 from dials_hybrid_refine.refinement.options import RefinementOptions
-from dials_hybrid_refine.refinement.refine import loss_weights
 from dials_hybrid_refine.refinement.statistics import agreement, amplitudes
 from dials_hybrid_refine.refinement.thickness_course import (
     StartingThickness,
     scan_crystals,
     set_thickness,
 )
-from dials_hybrid_refine.refinement.weights import residual_spread, variances
+from dials_hybrid_refine.refinement.weights import loss_weights, residual_spread, variances
 
 logger = logging.getLogger("dials.hybrid_refine.diagnosis")
 

@@ -13,7 +13,7 @@ from dials_hybrid_refine.models.choose import (
 from dials_hybrid_refine.models.refined_flags import RefinedParameters
 from dials_hybrid_refine.refinement.absolute_structure import AbsoluteStructureOptions
 from dials_hybrid_refine.refinement.frames import FrameFilter
-from dials_hybrid_refine.refinement.refine import Schedule
+from dials_hybrid_refine.refinement.schedule import Schedule
 from dials_hybrid_refine.refinement.weights import Weighting
 
 

@@ -46,12 +46,10 @@ from dials_hybrid_refine.refinement.held_out import (
 from dials_hybrid_refine.refinement.journal import Journal
 from dials_hybrid_refine.refinement.options import RefinementOptions
 from dials_hybrid_refine.refinement.other_hand import HandTest, check_test, with_hand
-from dials_hybrid_refine.refinement.refine import (
-    Controls,
-    Refinement,
-)
+from dials_hybrid_refine.refinement.refine import Refinement
 from dials_hybrid_refine.refinement.reindexing import check_setting
 from dials_hybrid_refine.refinement.result import Result
+from dials_hybrid_refine.refinement.schedule import Controls
 from dials_hybrid_refine.refinement.settings import (
     coarse_selection,
     derivative_selection,

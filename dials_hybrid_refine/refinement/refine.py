@@ -17,14 +17,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from dials_hybrid_refine.diffraction.beams import BeamSelection
-from dials_hybrid_refine.diffraction.observations import Observations
 from dials_hybrid_refine.diffraction.propagation import PropagationSettings
 from dials_hybrid_refine.models.hybrid import HybridModel
 from dials_hybrid_refine.refinement.breakdown import BREAKDOWNS, sentence_of
@@ -34,6 +33,7 @@ from dials_hybrid_refine.refinement.minimise import levenberg_marquardt_steps
 from dials_hybrid_refine.refinement.objective import Evaluation, GaussNewton, Objective
 from dials_hybrid_refine.refinement.refinement_state import RefinementState
 from dials_hybrid_refine.refinement.result import Iteration
+from dials_hybrid_refine.refinement.schedule import Controls, Schedule
 from dials_hybrid_refine.refinement.shared_columns import SharedColumns
 from dials_hybrid_refine.refinement.shifts import Shifts, shifts, structure_su, structure_vector
 from dials_hybrid_refine.refinement.stage_record import progress_of, set_progress
@@ -41,6 +41,7 @@ from dials_hybrid_refine.refinement.statistics import agreement
 from dials_hybrid_refine.refinement.weights import (
     Weighting,
     find_outliers,
+    loss_weights,
     residual_spread,
     variances,
 )
@@ -52,44 +53,6 @@ _Function = Callable[[torch.Tensor], tuple[Evaluation, torch.Tensor]]
 #: Levenberg-Marquardt steps that share the derivatives with respect to the structure, at least;
 #: more for many parameters: one for each 20
 _STEPS_WITH_STRUCTURE = 4
-
-#: largest shift of a structural parameter over its s.u. in a cycle that ends a refinement
-_LARGEST_SHIFT = 0.3
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long to refine.
-
-    Attributes:
-        coarse_steps: most Levenberg-Marquardt steps of the coarse calculation.
-        cycles: most cycles of the full calculation.
-        steps_per_cycle: most steps in a cycle.
-        coarse_tolerance: the coarse calculation ends when a step lowers the loss by less than this
-            share of it; going on would fit its errors.
-        tolerance: a cycle ends when a step lowers the loss by less than this share of it; the
-            refinement has converged when a whole cycle lowers it by less than five times this
-            share, the outliers stay the same, and no parameter of the structure moves by more
-            than ``_LARGEST_SHIFT`` standard uncertainties.
-    """
-
-    coarse_steps: int = 6
-    coarse_tolerance: float = 1e-2
-    cycles: int = 6
-    steps_per_cycle: int = 20
-    tolerance: float = 2e-3
-
-
-@dataclass(frozen=True)
-class Controls:
-    """What the caller hears of and can decide while a refinement runs.
-
-    ``journal``: what an earlier run has done, and where this one notes what it does.
-    """
-
-    observer: Callable[[Iteration], None] = lambda iteration: None
-    should_stop: Callable[[], bool] = lambda: False
-    journal: Journal = field(default_factory=Journal)
 
 
 @dataclass(frozen=True)
@@ -124,14 +87,6 @@ class _CycleEnd:
     n_changed: int
     largest_shift: float
     mean_shift: float
-
-
-def loss_weights(
-    observations: Observations, used: NDArray[np.bool_], weighting: Weighting, spread: float
-) -> torch.Tensor:
-    """1 / (E^2 (sigma_I^2 + (u I)^2)) of used reflections, 0 for the others; shape (n,)."""
-    variance = variances(observations.intensity, observations.sigma, weighting.instability)
-    return torch.from_numpy(used / variance / spread**2)
 
 
 class Refinement:
@@ -271,7 +226,7 @@ class Refinement:
             )
             settled = (
                 end.n_changed <= 0.002 * len(self._data.observations)
-                and end.largest_shift < _LARGEST_SHIFT
+                and end.largest_shift < self._schedule.largest_shift
             )
             if settled and end.first - end.last < 5 * self._schedule.tolerance * end.last:
                 self.state.status = "converged"

@@ -23,9 +23,9 @@ from dials_hybrid_refine.models.hybrid import HybridModel
 from dials_hybrid_refine.models.structure import RefinedParameters, StructureModel
 from dials_hybrid_refine.refinement.dataset import Dataset, build_simulator
 from dials_hybrid_refine.refinement.options import RefinementOptions
-from dials_hybrid_refine.refinement.refine import loss_weights
 from dials_hybrid_refine.refinement.settings import scan_nodes
 from dials_hybrid_refine.refinement.thickness_start import scan_thickness
+from dials_hybrid_refine.refinement.weights import loss_weights
 
 logger = logging.getLogger("dials.hybrid_refine.reindexing")
 

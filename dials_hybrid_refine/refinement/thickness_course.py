@@ -20,7 +20,7 @@ from dials_hybrid_refine.refinement.dataset import Dataset, build_simulator
 from dials_hybrid_refine.refinement.journal import Entry, Journal
 from dials_hybrid_refine.refinement.objective import Objective
 from dials_hybrid_refine.refinement.options import RefinementOptions
-from dials_hybrid_refine.refinement.refine import Refinement, loss_weights
+from dials_hybrid_refine.refinement.refine import Refinement
 from dials_hybrid_refine.refinement.refinement_state import RefinementState
 from dials_hybrid_refine.refinement.settings import (
     LARGEST_SCANNED,
@@ -34,6 +34,7 @@ from dials_hybrid_refine.refinement.thickness_start import (
     normal_distribution,
     search_thickness,
 )
+from dials_hybrid_refine.refinement.weights import loss_weights
 
 logger = logging.getLogger("dials.hybrid_refine.thickness_course")
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+
+from dials_hybrid_refine.diffraction.observations import Observations
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,14 @@ def variances(
 ) -> NDArray[np.float64]:
     """sigma_I^2 + (u max(I, 0))^2, shape (n,), in squared counts: variances without E^2."""
     return np.asarray(sigma**2 + (instability * np.clip(intensity, 0, None)) ** 2)
+
+
+def loss_weights(
+    observations: Observations, used: NDArray[np.bool_], weighting: Weighting, spread: float
+) -> torch.Tensor:
+    """1 / (E^2 (sigma_I^2 + (u I)^2)) of used reflections, 0 for the others; shape (n,)."""
+    variance = variances(observations.intensity, observations.sigma, weighting.instability)
+    return torch.from_numpy(used / variance / spread**2)
 
 
 def residual_spread(

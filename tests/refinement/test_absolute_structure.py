@@ -39,8 +39,8 @@ from dials_hybrid_refine.refinement.absolute_structure import (
 from dials_hybrid_refine.refinement.options import BeamOptions, RefinementOptions
 from dials_hybrid_refine.refinement.other_hand import has_hand
 from dials_hybrid_refine.refinement.program import run_refinement
-from dials_hybrid_refine.refinement.refine import Controls, Schedule
 from dials_hybrid_refine.refinement.result import Iteration, Result
+from dials_hybrid_refine.refinement.schedule import Controls, Schedule
 
 ONE_THREAD = PropagationSettings(n_threads=1)
 THICKNESS = 250.0

@@ -26,8 +26,8 @@ from dials_hybrid_refine.refinement.absolute_structure import AbsoluteStructureO
 from dials_hybrid_refine.refinement.journal import Journal
 from dials_hybrid_refine.refinement.options import BeamOptions, RefinementOptions
 from dials_hybrid_refine.refinement.program import run_refinement
-from dials_hybrid_refine.refinement.refine import Controls, Schedule
 from dials_hybrid_refine.refinement.result import Result
+from dials_hybrid_refine.refinement.schedule import Controls, Schedule
 
 SHORT = replace(
     OPTIONS,

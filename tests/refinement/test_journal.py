@@ -13,8 +13,8 @@ from small_refinement import OPTIONS, data
 from dials_hybrid_refine.refinement.journal import Entry, Journal
 from dials_hybrid_refine.refinement.options import RefinementOptions
 from dials_hybrid_refine.refinement.program import run_refinement
-from dials_hybrid_refine.refinement.refine import Controls
 from dials_hybrid_refine.refinement.result import Iteration, Result
+from dials_hybrid_refine.refinement.schedule import Controls
 
 
 def refine(journal: Journal, options: RefinementOptions = OPTIONS, stop_in: str = "") -> Result:

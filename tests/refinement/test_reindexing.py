@@ -20,11 +20,11 @@ from dials_hybrid_refine.models.structure import RefinedParameters
 from dials_hybrid_refine.models.thickness.given import GivenThickness
 from dials_hybrid_refine.refinement.options import BeamOptions, RefinementOptions
 from dials_hybrid_refine.refinement.program import run_refinement
-from dials_hybrid_refine.refinement.refine import Schedule
 from dials_hybrid_refine.refinement.reindexing import (
     before_reindexing,
     reindexing_operators,
 )
+from dials_hybrid_refine.refinement.schedule import Schedule
 
 ONE_THREAD = PropagationSettings(n_threads=1)
 

@@ -27,7 +27,8 @@ from dials_hybrid_refine.models.thickness.neural import NeuralThickness
 from dials_hybrid_refine.refinement.dataset import Dataset
 from dials_hybrid_refine.refinement.options import BeamOptions, RefinementOptions
 from dials_hybrid_refine.refinement.program import run_refinement
-from dials_hybrid_refine.refinement.refine import Controls, Refinement, Schedule
+from dials_hybrid_refine.refinement.refine import Refinement
+from dials_hybrid_refine.refinement.schedule import Controls, Schedule
 from dials_hybrid_refine.refinement.settings import (
     coarse_selection,
     derivative_selection,
