@@ -18,7 +18,7 @@ from dials_hybrid_refine.diffraction.beams import (
 from dials_hybrid_refine.diffraction.blocks import plan_blocks
 from dials_hybrid_refine.diffraction.observations import Observations
 from dials_hybrid_refine.diffraction.potential import AtomicParameters
-from dials_hybrid_refine.diffraction.propagation import PropagationSettings
+from dials_hybrid_refine.diffraction.propagation_settings import PropagationSettings
 from dials_hybrid_refine.diffraction.scan import ScanGeometry
 from dials_hybrid_refine.diffraction.simulator import PhysicalModels, Simulator
 from dials_hybrid_refine.io.symmetry import unique_indices

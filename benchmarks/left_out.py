@@ -23,7 +23,7 @@ from cctbx.array_family import flex
 from benchmarks.crystals import Case, displaced, make_structure, quartz
 from dials_hybrid_refine.diffraction.beams import BeamSelection
 from dials_hybrid_refine.diffraction.observations import Observations
-from dials_hybrid_refine.diffraction.propagation import PropagationSettings
+from dials_hybrid_refine.diffraction.propagation_settings import PropagationSettings
 from dials_hybrid_refine.diffraction.workers import one_torch_thread
 from dials_hybrid_refine.models.hybrid import HybridModel
 from dials_hybrid_refine.models.orientation.smooth import SmoothOrientation

@@ -44,7 +44,7 @@ from dials_hybrid_refine.command_line.hybrid_refine import phil_scope
 from dials_hybrid_refine.command_line.refine_input import read_input
 from dials_hybrid_refine.diffraction.beams import BeamSelection
 from dials_hybrid_refine.diffraction.observations import Observations
-from dials_hybrid_refine.diffraction.propagation import PropagationSettings
+from dials_hybrid_refine.diffraction.propagation_settings import PropagationSettings
 from dials_hybrid_refine.diffraction.scan import ScanGeometry
 from dials_hybrid_refine.diffraction.workers import one_torch_thread
 from dials_hybrid_refine.io.command_input import parse_command_line

@@ -30,7 +30,7 @@ from crystals import Case, atoms_of, models_of, organic, standard_cases
 
 from dials_hybrid_refine.diffraction.beams import BeamSelection
 from dials_hybrid_refine.diffraction.chebyshev import chebyshev_coefficients, chebyshev_waves
-from dials_hybrid_refine.diffraction.propagation import PropagationSettings
+from dials_hybrid_refine.diffraction.propagation_settings import PropagationSettings
 from dials_hybrid_refine.diffraction.simulator import Simulator
 from dials_hybrid_refine.diffraction.spectrum import ScatteringMatrices, estimated_bounds
 from dials_hybrid_refine.diffraction.workers import in_threads
@@ -74,15 +74,13 @@ class Problem:
 
     def matrices(self) -> list[ScatteringMatrices]:
         """The matrices of all batches, as the propagation makes them."""
-        from dials_hybrid_refine.diffraction import propagation
+        from dials_hybrid_refine.diffraction.batch_propagation import _Problem
 
         with torch.no_grad():
             potential = self.simulator.potential(self.atoms)
-            (group,) = self.simulator._inputs(self.atoms, [potential], self.models)
-            problem = propagation._Problem(
-                group.coupling, group.wave_number, self.simulator.settings
-            )
-            return [problem.matrices(batch) for batch in group.inputs]
+            inputs = self.simulator._inputs(self.atoms, [potential], self.models)
+            settings = self.simulator.settings
+            return [_Problem(batch.coupling, settings).matrices(batch) for batch in inputs]
 
     def series_seconds(self) -> float:
         """Seconds of the Chebyshev series alone, the matrices and bounds being there."""

@@ -34,7 +34,7 @@ from cctbx import xray
 from benchmarks.crystals import Case, displaced, quartz
 from dials_hybrid_refine.diffraction.beams import BeamSelection
 from dials_hybrid_refine.diffraction.observations import Observations
-from dials_hybrid_refine.diffraction.propagation import PropagationSettings
+from dials_hybrid_refine.diffraction.propagation_settings import PropagationSettings
 from dials_hybrid_refine.diffraction.workers import one_torch_thread
 from dials_hybrid_refine.models.choose import ThicknessOptions, thickness_model
 from dials_hybrid_refine.models.hybrid import HybridModel

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from dials_hybrid_refine.diffraction.batch_propagation import BatchInput, Coupling
 from dials_hybrid_refine.diffraction.batches import BlockBatch
 from dials_hybrid_refine.diffraction.chebyshev import chebyshev_coefficients, chebyshev_waves
 from dials_hybrid_refine.diffraction.geometry import (
@@ -13,7 +14,6 @@ from dials_hybrid_refine.diffraction.geometry import (
     diagonal_and_flux,
     rotation_matrices,
 )
-from dials_hybrid_refine.diffraction.propagation import BatchInput, Coupling
 from dials_hybrid_refine.diffraction.spectrum import (
     ScatteringMatrices,
     SpectralBounds,
@@ -159,10 +159,8 @@ def make_batch(
     return batch, bases, wave_number
 
 
-def absorbing_problem(
-    strength: float, thickness: torch.Tensor, n_beams: int = 8
-) -> tuple[BatchInput, Coupling, torch.Tensor]:
-    """A batch whose coupling is U + i U', with U' = strength U; and K.
+def absorbing_problem(strength: float, thickness: torch.Tensor, n_beams: int = 8) -> BatchInput:
+    """A batch whose coupling is U + i U', with U' = strength U.
 
     U = u u^+ for a random u is positive definite.
     """
@@ -173,15 +171,15 @@ def absorbing_problem(
     full = (1 + 1j * strength) * potential
     full.diagonal().sub_(potential.diagonal())
     batch, bases, wave_number = make_batch(1, n_beams, 4, seed=4)
-    data = BatchInput(batch, bases, thickness[None], torch.ones_like(thickness)[None])
-    return data, Coupling(table_of(full[None]), is_real=False, absorbs=True), wave_number
+    coupling = Coupling(table_of(full[None]), wave_number, is_real=False, absorbs=True)
+    weight = torch.ones_like(thickness)[None]
+    return BatchInput(batch, bases, thickness[None], weight, coupling)
 
 
-def matrices_of(
-    data: BatchInput, coupling: Coupling, wave_number: torch.Tensor
-) -> ScatteringMatrices:
+def matrices_of(data: BatchInput) -> ScatteringMatrices:
     """The matrices of a batch, put together here."""
-    diagonal, flux = diagonal_and_flux(data.batch.geometry, data.bases, wave_number)
+    coupling = data.coupling
+    diagonal, flux = diagonal_and_flux(data.batch.geometry, data.bases, coupling.wave_number)
     values = coupling.values[data.batch.coupling_index()]
     return ScatteringMatrices(real_form(values, coupling.is_real), flux, diagonal, coupling.absorbs)
 

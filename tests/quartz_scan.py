@@ -13,7 +13,7 @@ from cctbx import xray
 
 from dials_hybrid_refine.diffraction.beams import BeamSelection
 from dials_hybrid_refine.diffraction.observations import Observations
-from dials_hybrid_refine.diffraction.propagation import PropagationSettings
+from dials_hybrid_refine.diffraction.propagation_settings import PropagationSettings
 from dials_hybrid_refine.diffraction.scan import ScanGeometry
 from dials_hybrid_refine.io.symmetry import unique_indices
 from dials_hybrid_refine.models.simulate import simulate_intensities

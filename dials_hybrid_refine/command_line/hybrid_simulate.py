@@ -29,7 +29,7 @@ from dials.util import show_mail_handle_errors
 from dxtbx.model import ExperimentList
 
 from dials_hybrid_refine.command_line.start import errors_for_users, start
-from dials_hybrid_refine.diffraction.propagation import PropagationSettings
+from dials_hybrid_refine.diffraction.propagation_settings import PropagationSettings
 from dials_hybrid_refine.io.command_input import (
     INPUT_PHIL,
     exactly_one,

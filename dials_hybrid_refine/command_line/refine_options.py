@@ -9,7 +9,7 @@ import torch
 import libtbx
 
 from dials_hybrid_refine.command_line.refine_ranks import with_device
-from dials_hybrid_refine.diffraction.propagation import PropagationSettings
+from dials_hybrid_refine.diffraction.propagation_settings import PropagationSettings
 from dials_hybrid_refine.diffraction.ranks import Ranks
 from dials_hybrid_refine.diffraction.workers import keep_bytes
 from dials_hybrid_refine.io.dials_versions import cpu_count

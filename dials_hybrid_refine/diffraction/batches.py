@@ -16,9 +16,10 @@ from dials_hybrid_refine.diffraction.geometry import BeamGeometry
 #: matrices and two Chebyshev vectors of this many bytes stay in a processor core's cache
 _TARGET_BYTES = {"cpu": 1_500_000, "cuda": 500_000_000}
 
-#: batches that each of several processes has at least, where there are enough blocks: with fewer some
-#: would have much more to do than others
-_BATCHES_PER_SHARE = 4
+#: batches that there are at least, where there are enough blocks: with fewer some threads or processes
+#: would have much more to do than others. On the CPU whatever the number of processes, as the round-off of a
+#: block depends on the others of its batch
+_FEWEST_BATCHES = {"cpu": 6, "cuda": 4}
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,7 @@ def make_batches(
     directions: NDArray[np.float64],
     is_real: bool,
     device: str = "cpu",
-    n_shares: int = 1,
+    n_processes: int = 1,
 ) -> list[BlockBatch]:
     """Group blocks of like size, with little padding; large batches first.
 
@@ -183,7 +184,7 @@ def make_batches(
         directions: shape (n_experiments, 3), unit vectors along s0.
         is_real: whether the potential is real (its matrices are smaller then).
         device: decides how large a batch should be.
-        n_shares: parts of about equal cost that they are to be shared out in.
+        n_processes: that share them.
     """
     order = sorted(
         (i for i, block in enumerate(blocks) if block.n_rows),
@@ -191,14 +192,14 @@ def make_batches(
         reverse=True,
     )
     n_parts = 1 if is_real else 2
-    target = _TARGET_BYTES["cpu" if device == "cpu" else "cuda"]
+    kind = "cpu" if device == "cpu" else "cuda"
+    n_fewest = _FEWEST_BATCHES[kind] * (1 if kind == "cpu" else n_processes)
 
     def size(block: BeamBlock) -> int:
         width = n_parts * len(block.hkl)
         return 4 * width * (width + 2 * len(block.phi))
 
-    share = sum(size(blocks[i]) for i in order) / (_BATCHES_PER_SHARE * n_shares)
-    largest = target if n_shares == 1 else min(target, share)
+    largest = min(_TARGET_BYTES[kind], sum(size(blocks[i]) for i in order) / n_fewest)
 
     groups: list[list[int]] = []
     for i in order:

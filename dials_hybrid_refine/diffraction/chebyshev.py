@@ -98,13 +98,11 @@ class _Recurrence:
         self.shape = (n_blocks, matrices.n_parts, n_beams, n_tilts)
         self._product = matrices.flux.new_empty((n_blocks, matrices.n_parts * n_beams, n_tilts))
 
-    def step(
-        self, k: int, vector: torch.Tensor, other: torch.Tensor, out: torch.Tensor, sign: int = 1
-    ) -> None:
-        """out = other + sign * (+-) 2 H V_k; V_(k+1) from V_(k-1), or back with sign = -1."""
-        sign = sign if k % 2 == 0 else -sign
+    def step(self, k: int, vector: torch.Tensor, before: torch.Tensor, out: torch.Tensor) -> None:
+        """out = before +- 2 H V_k: V_(k+1) from V_(k-1)."""
+        sign = 1 if k % 2 == 0 else -1
         torch.bmm(self.coupling, vector.flatten(1, 2), out=self._product)
-        torch.addcmul(other, self.diagonal, vector, value=sign, out=out)
+        torch.addcmul(before, self.diagonal, vector, value=sign, out=out)
         out.addcmul_(self.flux, self._product.view(self.shape), value=sign)
 
     def first(self, out: torch.Tensor) -> None:
@@ -136,6 +134,18 @@ class ChebyshevVectors:
         return float(self.stored[-2:].square().sum((2, 3)).amax().sqrt())
 
 
+def chebyshev_vectors(
+    matrices: ScatteringMatrices, bounds: SpectralBounds, n_terms: int
+) -> ChebyshevVectors:
+    """All V_k, the same bits whenever they are made."""
+    step = _Recurrence(matrices, bounds)
+    vectors = matrices.flux.new_empty((n_terms, *step.shape))
+    step.first(vectors)
+    for k in range(2, n_terms):
+        step.step(k - 1, vectors[k - 1], vectors[k - 2], vectors[k])
+    return ChebyshevVectors(vectors, n_terms)
+
+
 def chebyshev_waves(
     matrices: ScatteringMatrices,
     bounds: SpectralBounds,
@@ -145,25 +155,25 @@ def chebyshev_waves(
 ) -> tuple[torch.Tensor, ChebyshevVectors]:
     """phi of beams 1 to R for coefficients (B, K, m): real and imaginary part, (2, B, m, R, n).
 
-    keep: whether all V_k are returned, or the last two (from which the gradient finds the others).
+    keep: whether all V_k are returned, or the last two. The waves are the same bits.
     """
-    step = _Recurrence(matrices, bounds)
     n_terms = coefficients.shape[1]
-    vectors = matrices.flux.new_empty((n_terms if keep else 3, *step.shape))
-    n_blocks, n_parts, _, n_tilts = step.shape
-    rows = vectors.new_empty((n_blocks, n_terms, n_parts, n_rows, n_tilts))
-    step.first(vectors)
-    for k in range(n_terms):
-        current = vectors[k if keep else k % 3]
-        if k > 1:
-            before = (k - 1, k - 2) if keep else ((k - 1) % 3, (k - 2) % 3)
-            step.step(k - 1, vectors[before[0]], vectors[before[1]], current)
-        rows[:, k] = current[:, :, 1 : 1 + n_rows]
-    waves = _contract(rows, coefficients)
     if keep:
-        return waves, ChebyshevVectors(vectors, n_terms)
-    last = torch.stack([vectors[(n_terms - 2) % 3], vectors[(n_terms - 1) % 3]])
-    return waves, ChebyshevVectors(last, n_terms)
+        vectors = chebyshev_vectors(matrices, bounds, n_terms)
+        rows = vectors.stored[:, :, :, 1 : 1 + n_rows].transpose(0, 1)
+        return _contract(rows, coefficients), vectors
+    step = _Recurrence(matrices, bounds)
+    n_blocks, n_parts, _, n_tilts = step.shape
+    recent = matrices.flux.new_empty((3, *step.shape))
+    rows = recent.new_empty((n_blocks, n_terms, n_parts, n_rows, n_tilts))
+    step.first(recent)
+    for k in range(n_terms):
+        current = recent[k % 3]
+        if k > 1:
+            step.step(k - 1, recent[(k - 1) % 3], recent[(k - 2) % 3], current)
+        rows[:, k] = current[:, :, 1 : 1 + n_rows]
+    last = torch.stack([recent[(n_terms - 2) % 3], recent[(n_terms - 1) % 3]])
+    return _contract(rows, coefficients), ChebyshevVectors(last, n_terms)
 
 
 def _contract(rows: torch.Tensor, coefficients: torch.Tensor) -> torch.Tensor:
@@ -199,7 +209,8 @@ def chebyshev_gradient(
     """Gradient of a loss from its gradient with respect to the waves.
 
     Args:
-        matrices, bounds, vectors, coefficients: those of the forward pass.
+        matrices, bounds, coefficients: those of the forward pass.
+        vectors: all V_k.
         wave_gradient: shape (2, B, m, R, n), as returned by ``chebyshev_waves``.
     """
     step = _Recurrence(matrices, bounds)
@@ -217,7 +228,7 @@ def chebyshev_gradient(
     left, right = (
         matrices.flux.new_empty((n_blocks, n_parts, n_beams, _CHUNK, n_tilts)) for _ in range(2)
     )
-    for start, stop, before in _backwards(step, vectors):
+    for start, stop, before in _backwards(vectors.stored):
         size = stop - start
         adjoints[size : size + 2] = adjoints[:2].clone()
         weighted[size] = weighted[0]
@@ -280,34 +291,14 @@ class _Sources:
         return result
 
 
-def _backwards(
-    step: _Recurrence, vectors: ChebyshevVectors
-) -> Iterator[tuple[int, int, torch.Tensor]]:
-    """From the last terms to the first: (start, stop, V_(start-2) to V_(stop-1)).
+def _backwards(vectors: torch.Tensor) -> Iterator[tuple[int, int, torch.Tensor]]:
+    """From the last terms to the first: (start, stop, V_(start-2) to V_(stop-1)), with V_(-1) zero.
 
-    V_(-1) is zero. Terms that were not stored are found by
-    running the recurrence backwards from the last two: V_(k-1) = V_(k+1) -+ 2 H V_k.
+    vectors: all V_k, (K, B, c, N, n).
     """
-    stops = range(vectors.n_terms, 1, -_CHUNK)
-    buffer = vectors.stored.new_zeros((_CHUNK + 2, *step.shape))
-    if not vectors.is_complete:
-        last = vectors.stored
-    for stop in stops:
+    for stop in range(len(vectors), 1, -_CHUNK):
         start = max(1, stop - _CHUNK)
-        size = stop - start
-        if vectors.is_complete and start > 1:
-            yield start, stop, vectors.stored[start - 2 : stop]
-            continue
-        if vectors.is_complete:
-            buffer[0] = 0
-            buffer[1 : size + 2] = vectors.stored[:stop]
+        if start > 1:
+            yield start, stop, vectors[start - 2 : stop]
         else:
-            buffer[size : size + 2] = last
-            for k in range(stop - 2, start - 2, -1):
-                if k > 0:
-                    i = k - start + 2
-                    step.step(k, buffer[i], buffer[i + 1], buffer[i - 1], sign=-1)
-            last = buffer[:2].clone()
-            if start == 1:
-                buffer[0] = 0
-        yield start, stop, buffer[: size + 2]
+            yield start, stop, torch.cat([torch.zeros_like(vectors[:1]), vectors[:stop]])

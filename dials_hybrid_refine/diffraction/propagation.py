@@ -1,423 +1,201 @@
-"""Intensities of the diffracted beams behind a crystal with a distribution of thickness.
+"""Intensities of the diffracted beams behind crystals with a distribution of thickness.
 
-    I_g = sum_m p_m |psi_g(t_m)|^2 = sum_m p_m |phi_g(t_m)|^2 / w_g^2
-
-for every block of rotation, tilt and observed beam, with exact gradients from a hand-written
-adjoint. The blocks' batches are shared out to threads with one torch thread each, which keeps
-all cores busy whatever library was imported first and leaves the result independent of their
-number.
+The batches of blocks of rotation are shared out to processes, and those of a process to threads with one
+torch thread each, which keeps all cores busy whatever library was imported first. Neither their
+number nor the memory changes a bit of intensities or gradients.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
 import torch
 
-from dials_hybrid_refine.diffraction.batches import BlockBatch
-from dials_hybrid_refine.diffraction.chebyshev import (
-    ChebyshevVectors,
-    chebyshev_coefficients,
-    chebyshev_gradient,
-    chebyshev_waves,
+from dials_hybrid_refine.diffraction.batch_propagation import (
+    BatchGradients,
+    BatchInput,
+    Coupling,
+    ForwardState,
+    NodeIntensities,
+    backward_batch,
+    forward_batch,
+    node_intensities,
 )
-from dials_hybrid_refine.diffraction.geometry import diagonal_and_flux
+from dials_hybrid_refine.diffraction.propagation_settings import PropagationSettings
 from dials_hybrid_refine.diffraction.ranks import Ranks
-from dials_hybrid_refine.diffraction.spectrum import (
-    ScatteringMatrices,
-    SpectralBounds,
-    complex_gradient,
-    estimated_bounds,
-    real_form,
-    rigorous_bounds,
-)
+from dials_hybrid_refine.diffraction.twofold_sum import TwofoldSum
 from dials_hybrid_refine.diffraction.workers import MemoryBudget, in_threads, iterate_in_threads
 
 _T = TypeVar("_T")
 
-#: norm of the Chebyshev vectors above which the spectral bounds were too small; without
-#: absorption it is the largest w_g, which differs from 1 by a per cent
-_LARGEST_GROWTH = 2.0
-#: with absorption they grow by themselves, and round-off with them: the waves lose that factor
-_LARGEST_ABSORBED_GROWTH = {torch.complex64: 10.0, torch.complex128: 1e9}
-#: half width of the spectrum times thickness beyond which a crystal is absurd: 3000 terms
-_LARGEST_PHASE = 500.0
-#: half width in 1/Angstrom that no crystal has: those of heavy atoms have 0.1 at the most; a trial
-#: structure of negative U can have anything
-_WIDEST_SPECTRUM = 0.2
-#: how often bounds are widened before the calculation is given up
-_MOST_REPAIRS = 8
-
 
 @dataclass(frozen=True)
-class PropagationSettings:
-    """How the propagation is computed.
+class _Task:
+    """All batches with their couplings, and those among them that this process calculates."""
 
-    Attributes:
-        dtype: torch.complex64 (error about 1e-6 of the incident beam) or torch.complex128.
-        n_threads: batches computed at the same time.
-        device: where to compute; the tensors that come in and go out are on the CPU.
-        keep_bytes: Chebyshev vectors of batches are kept for the gradient up to this many
-            bytes in all; those of the other batches are found again by running backwards.
-        memory: GB that the process aims to stay within, to be told where it cannot; None: any.
-        ranks: processes that the simulator shares its batches out to.
-    """
-
-    dtype: torch.dtype = torch.complex64
-    n_threads: int = 1
-    device: str = "cpu"
-    keep_bytes: int = 1_000_000_000
-    memory: float | None = None
-    ranks: Ranks = Ranks()
-
-    @property
-    def real_dtype(self) -> torch.dtype:
-        """The dtype of the arithmetic: float32 or float64."""
-        return torch.float32 if self.dtype == torch.complex64 else torch.float64
-
-
-@dataclass(frozen=True)
-class Coupling:
-    """U_h / (2 K_n) of all differences between beams, in 1/Angstrom.
-
-    Attributes:
-        values: complex128, shape (n_h,), in the order of ``DifferenceTable.hkl``; the first is that
-            of the diagonal: i U'_0 / (2 K_n) with absorption, else zero.
-        is_real: whether all are real (to be used only where the symmetry says so).
-        absorbs: whether U' is not zero.
-    """
-
-    values: torch.Tensor
-    is_real: bool
-    absorbs: bool
-
-
-@dataclass(frozen=True)
-class BatchInput:
-    """What changes about a batch of B blocks with n tilts, of m thicknesses each.
-
-    Attributes:
-        bases: shape (B, n, 3, 3), reciprocal bases at the tilts, orientation corrected.
-        thickness: shape (B, m), in Angstrom.
-        weight: shape (B, m), the distribution on these thicknesses.
-    """
-
-    batch: BlockBatch
-    bases: torch.Tensor
-    thickness: torch.Tensor
-    weight: torch.Tensor
-
-
-@dataclass
-class _ForwardState:
-    problem: _Problem
-    matrices: ScatteringMatrices | None
-    bounds: SpectralBounds
-    vectors: ChebyshevVectors
-    waves: torch.Tensor
-    slope_waves: torch.Tensor | None
-
-
-@dataclass(frozen=True)
-class _Problem:
-    """What all batches of one calculation share."""
-
-    coupling: Coupling
-    wave_number: torch.Tensor
+    batches: Sequence[BatchInput]
+    couplings: Sequence[Coupling]
+    own: Sequence[int]
     settings: PropagationSettings
 
-    @property
-    def is_double(self) -> bool:
-        """Whether the arithmetic is in double precision."""
-        return self.settings.dtype == torch.complex128
-
-    @property
-    def largest_growth(self) -> float:
-        """Norm of the Chebyshev vectors up to which the result can be trusted."""
-        if not self.coupling.absorbs:
-            return _LARGEST_GROWTH
-        return _LARGEST_ABSORBED_GROWTH[self.settings.dtype]
-
-    def in_double(self) -> _Problem:
-        """The same in double precision."""
-        return replace(self, settings=replace(self.settings, dtype=torch.complex128))
-
-    def matrices(self, batch: BatchInput) -> ScatteringMatrices:
-        dtype, device = self.settings.real_dtype, self.settings.device
-        diagonal, flux = diagonal_and_flux(
-            batch.batch.geometry, batch.bases.detach(), self.wave_number.detach()
-        )
-        values = self.coupling.values.detach().to(device, self.settings.dtype)
-        return ScatteringMatrices(
-            real_form(values[batch.batch.coupling_index().to(device)], self.coupling.is_real),
-            flux.to(device, dtype),
-            diagonal.to(device, dtype),
-            self.coupling.absorbs,
-        )
-
-    def coefficients(
-        self, batch: BatchInput, bounds: SpectralBounds
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        values, slopes = chebyshev_coefficients(
-            batch.thickness, bounds.half_width, self.settings.real_dtype
-        )
-        return values.to(self.settings.device), slopes.to(self.settings.device)
-
-
-def _waves(
-    problem: _Problem,
-    batch: BatchInput,
-    keep: Callable[[int], bool] | None,
-    slopes: bool,
-) -> _ForwardState:
-    """Waves, with bounds that are checked, and widened where they are too small.
-
-    Where absorption costs too many digits of single precision, double precision is used.
-
-    Args:
-        keep: whether so many bytes of Chebyshev vectors are to be kept; None: no.
-        slopes: whether d waves / d thickness are wanted.
-
-    Raises:
-        ArithmeticError: if no bounds help: something in the matrices is not finite, or too large.
-    """
-    if not batch.thickness.isfinite().all():
-        raise ArithmeticError("the thickness is not finite")
-    matrices = problem.matrices(batch)
-    bounds = estimated_bounds(matrices)
-    kept: bool | None = None
-    largest = float(batch.thickness.max())
-    for attempt in range(_MOST_REPAIRS):
-        # not finite fails too
-        if not bounds.half_width * largest < _LARGEST_PHASE:
-            break
-        coefficients, derivative = problem.coefficients(batch, bounds)
-        if slopes:
-            coefficients = torch.cat([coefficients, derivative], dim=2)
-        if kept is None:
-            n_bytes = coefficients.shape[1] * matrices.n_parts * matrices.flux.nbytes
-            kept = keep is not None and keep(n_bytes)
-        waves, vectors = chebyshev_waves(matrices, bounds, coefficients, batch.batch.n_rows, kept)
-        growth = vectors.growth
-        if growth <= problem.largest_growth:
-            m = batch.thickness.shape[1]
-            slope_waves = waves[:, :, m:] if slopes else None
-            return _ForwardState(problem, matrices, bounds, vectors, waves[:, :, :m], slope_waves)
-        if matrices.absorbs and growth < float("inf") and not problem.is_double:
-            return _waves(problem.in_double(), batch, lambda _: bool(kept), slopes)
-        wider = rigorous_bounds(matrices) if attempt == 0 else bounds
-        factor = 1.0 if attempt == 0 else 1.25
-        bounds = SpectralBounds(wider.centre, factor * wider.half_width)
-    if float(matrices.diagonal.abs().max()) > _WIDEST_SPECTRUM:
-        raise ArithmeticError(
-            "beams are too far from the Ewald sphere for the many-beam calculation: lower beams.s_max, "
-            "and check the orientation"
-        )
-    if bounds.half_width < _WIDEST_SPECTRUM and bounds.half_width * largest >= _LARGEST_PHASE:
-        raise ArithmeticError(
-            f"a crystal {largest:.0f} Angstrom thick is too thick for the many-beam calculation: lower "
-            "thickness.max or thickness.start"
-        )
-    raise ArithmeticError(
-        "the many-beam calculation does not converge: the structure or orientation is absurd or not "
-        "finite, or absorbs everything"
-    )
-
-
-def _row_flux(matrices: ScatteringMatrices, batch: BatchInput) -> torch.Tensor:
-    """w_g^2 of the observed beams, (B, R, n), 1 where they are off."""
-    rows = matrices.flux[:, 1 : 1 + batch.batch.n_rows]
-    return torch.where(rows > 0, rows, 1)
-
-
-def _forward(
-    problem: _Problem, batch: BatchInput, keep: Callable[[int], bool] | None
-) -> tuple[torch.Tensor, _ForwardState]:
-    state = _waves(problem, batch, keep, batch.thickness.requires_grad)
-    assert state.matrices is not None
-    weight = batch.weight.detach().to(state.waves)
-    power = torch.einsum("bm,cbmrn->brn", weight, state.waves.square())
-    intensity = power / _row_flux(state.matrices, batch)
-    # made again for the gradient: for many beams they are larger than all else
-    state.matrices = None
-    return intensity.cpu(), state
-
-
-@dataclass(frozen=True)
-class _BatchGradients:
-    coupling: torch.Tensor
-    wave_number: torch.Tensor
-    bases: torch.Tensor
-    thickness: torch.Tensor
-    weight: torch.Tensor
-
-
-def _backward(batch: BatchInput, state: _ForwardState, gradient: torch.Tensor) -> _BatchGradients:
-    problem = state.problem
-    matrices = problem.matrices(batch)
-    coefficients, _ = problem.coefficients(batch, state.bounds)
-    vectors = state.vectors
-    if matrices.absorbs and not vectors.is_complete:
-        # what grows forwards cannot be found again backwards
-        n_rows = batch.batch.n_rows
-        _, vectors = chebyshev_waves(matrices, state.bounds, coefficients, n_rows, keep=True)
-    row_flux = _row_flux(matrices, batch)
-    gradient = gradient.to(coefficients) / row_flux  # with respect to |phi|^2
-    weight = batch.weight.detach().to(coefficients)
-    power = state.waves.square().sum(0)  # (B, m, R, n)
-    wave_gradient = 2 * weight[:, :, None, None] * gradient[:, None] * state.waves
-    by_node = torch.einsum("brn,bmrn->bm", gradient, power)
-    by_thickness = torch.zeros_like(by_node)
-    if state.slope_waves is not None:
-        by_thickness = (wave_gradient * state.slope_waves).sum((0, 3, 4))
-    by_matrix = chebyshev_gradient(matrices, state.bounds, vectors, coefficients, wave_gradient)
-    by_flux = by_matrix.flux
-    intensity = torch.einsum("bm,bmrn->brn", weight, power)
-    by_flux[:, 1 : 1 + batch.batch.n_rows] -= gradient * intensity / row_flux
-    by_bases, by_wave_number = _geometry_gradient(
-        batch, problem.wave_number, by_matrix.diagonal.cpu().double(), by_flux.cpu().double()
-    )
-    total = _sum_of_differences(problem, batch, by_matrix.coupling.cpu(), matrices.n_parts)
-    return _BatchGradients(total, by_wave_number, by_bases, by_thickness.cpu(), by_node.cpu())
-
-
-def _sum_of_differences(
-    problem: _Problem, batch: BatchInput, gradient: torch.Tensor, n_parts: int
-) -> torch.Tensor:
-    """Gradient of the table of U, complex128 (n_h,), from that of the real form of the coupling."""
-    index = batch.batch.coupling_index().reshape(-1)
-    zeros = torch.zeros(len(problem.coupling.values), dtype=torch.float64)
-    if n_parts == 1:
-        return torch.complex(zeros.index_add(0, index, gradient.reshape(-1).double()), zeros)
-    by_coupling = complex_gradient(gradient).reshape(-1)
-    real, imaginary = (
-        zeros.index_add(0, index, part.double()) for part in (by_coupling.real, by_coupling.imag)
-    )
-    return torch.complex(real, imaginary)
-
-
-def _geometry_gradient(
-    batch: BatchInput, wave_number: torch.Tensor, by_diagonal: torch.Tensor, by_flux: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Gradients with respect to the bases (B, n, 3, 3) and K from those of diagonal and flux."""
-    if not (batch.bases.requires_grad or wave_number.requires_grad):
-        return torch.zeros_like(batch.bases), torch.zeros_like(wave_number)
-    with torch.enable_grad():
-        bases = batch.bases.detach().requires_grad_()
-        k = wave_number.detach().requires_grad_()
-        outputs = diagonal_and_flux(batch.batch.geometry, bases, k)
-        by_bases, by_k = torch.autograd.grad(outputs, [bases, k], [by_diagonal, by_flux])
-        return by_bases, by_k
+    def coupling_of(self, batch: BatchInput) -> int:
+        return next(i for i, c in enumerate(self.couplings) if c is batch.coupling)
 
 
 class _Propagation(torch.autograd.Function):
+    """Intensities of this process' batches; gradients by the inputs of all, in all processes."""
+
     @staticmethod
-    def forward(
-        ctx: Any,
-        problem: _Problem,
-        batches: Sequence[BatchInput],
-        *_: torch.Tensor,
-    ) -> tuple[torch.Tensor, ...]:
-        budget = MemoryBudget(problem.settings.keep_bytes)
+    def forward(ctx: Any, task: _Task, *_: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        settings = task.settings
+        own = [task.batches[i] for i in task.own]
+        budget = MemoryBudget(settings.keep_bytes)
         with_gradient = any(ctx.needs_input_grad)
 
-        def task(
-            position: int, batch: BatchInput
-        ) -> Callable[[], tuple[torch.Tensor, _ForwardState]]:
-            def run() -> tuple[torch.Tensor, _ForwardState]:
+        def of(position: int, batch: BatchInput) -> Callable[[], tuple[torch.Tensor, ForwardState]]:
+            def run() -> tuple[torch.Tensor, ForwardState]:
                 keep = partial(budget.take, position) if with_gradient else None
                 try:
-                    return _forward(problem, batch, keep)
+                    return forward_batch(batch, settings, keep)
                 finally:
                     budget.leave(position)
 
             return torch.no_grad()(run)
 
-        results = in_threads(
-            [task(*numbered) for numbered in enumerate(batches)], problem.settings.n_threads
-        )
-        ctx.problem, ctx.batches = problem, batches
+        results = in_threads([of(*numbered) for numbered in enumerate(own)], settings.n_threads)
+        ctx.task = task
         ctx.states = [state for _, state in results] if with_gradient else None
-        return tuple(intensity.double() for intensity, _ in results)
+        # without batches of its own a process has the last, which takes it into the backward pass
+        link = torch.zeros(0, dtype=torch.float64)
+        return *(intensity.double() for intensity, _ in results), link
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[Any, ...]:
         states, ctx.states = ctx.states, None
         if states is None:
             raise RuntimeError("the gradient of a propagation can be taken once: evaluate it again")
-        pending = deque(zip(ctx.batches, states, gradients))
-        del states
+        task: _Task = ctx.task
+        sums = _GradientSums(task)
+        failure: ArithmeticError | MemoryError | None = None
+        try:
+            sums.add_own(states, gradients)
+        except (ArithmeticError, MemoryError) as error:
+            failure = error
+        return None, *sums.of_all_processes(failure)
 
-        def task(
-            batch: BatchInput, state: _ForwardState, gradient: torch.Tensor
-        ) -> Callable[[], _BatchGradients]:
-            return lambda: torch.no_grad()(_backward)(batch, state, gradient)
 
-        tasks = (task(*pending.popleft()) for _ in range(len(pending)))
-        results = iterate_in_threads(tasks, ctx.problem.settings.n_threads)
-        coupling = torch.zeros_like(ctx.problem.coupling.values)
-        wave_number = torch.zeros_like(ctx.problem.wave_number)
-        flat: list[torch.Tensor] = []
-        for batch, result in zip(ctx.batches, results):
-            coupling += result.coupling
-            wave_number += result.wave_number
-            flat += [
-                result.bases,
-                result.thickness.to(batch.thickness.dtype),
-                result.weight.to(batch.weight.dtype),
-            ]
-        return None, None, coupling, wave_number, *flat
+class _GradientSums:
+    """Gradients by all couplings, and by what each batch has."""
+
+    def __init__(self, task: _Task) -> None:
+        self._task = task
+        self._couplings = [
+            TwofoldSum(torch.zeros(2 * len(c.values) + 1, dtype=torch.float64))
+            for c in task.couplings
+        ]
+        self._batches = [
+            [torch.zeros_like(x, dtype=torch.float64) for x in (b.bases, b.thickness, b.weight)]
+            for b in task.batches
+        ]
+
+    def add_own(self, states: list[ForwardState], gradients: Sequence[torch.Tensor]) -> None:
+        """Those of this process; ``states`` are given back one by one."""
+        task = self._task
+        pending = deque(zip((task.batches[i] for i in task.own), states, gradients))
+        states.clear()
+
+        def of(
+            batch: BatchInput, state: ForwardState, gradient: torch.Tensor
+        ) -> Callable[[], BatchGradients]:
+            return lambda: torch.no_grad()(backward_batch)(batch, state, gradient)
+
+        tasks = (of(*pending.popleft()) for _ in range(len(pending)))
+        results = iterate_in_threads(tasks, task.settings.n_threads)
+        for position, found in zip(task.own, results):
+            coupling = task.coupling_of(task.batches[position])
+            values = [found.coupling.real, found.coupling.imag]
+            self._couplings[coupling].add(torch.cat([*values, found.wave_number.reshape(1)]))
+            for total, own in zip(
+                self._batches[position], (found.bases, found.thickness, found.weight)
+            ):
+                total.copy_(own)
+
+    def of_all_processes(
+        self, failure: ArithmeticError | MemoryError | None
+    ) -> tuple[torch.Tensor, ...]:
+        """In the order of ``_inputs``.
+
+        Raises:
+            ArithmeticError, MemoryError, ProcessLost: see ``Ranks.sum``.
+        """
+        ranks = self._task.settings.ranks
+        flat = [x for batch in self._batches for x in batch]
+        totals = _joined(self._couplings, flat, ranks, failure)
+        by_coupling, by_batch = totals[: len(self._couplings)], totals[len(self._couplings) :]
+        values = [torch.complex(*x[:-1].chunk(2)) for x in by_coupling]
+        numbers = [x[-1] for x in by_coupling]
+        inputs = [x for b in self._task.batches for x in (b.bases, b.thickness, b.weight)]
+        return *values, *numbers, *(x.to(y.dtype) for x, y in zip(by_batch, inputs))
+
+
+def _joined(
+    sums: Sequence[TwofoldSum],
+    disjoint: Sequence[torch.Tensor],
+    ranks: Ranks,
+    failure: ArithmeticError | MemoryError | None,
+) -> list[torch.Tensor]:
+    """Totals over all processes of sums, and of tensors of which each has its own, the rest zero."""
+    if ranks.size == 1:
+        if failure is not None:
+            raise failure
+        return [*(s.value for s in sums), *disjoint]
+    # what each process has found stays apart: a sum of them would be rounded in the order of the network
+    high, low = (torch.cat([part for s in sums for part in [s.parts[k]]]) for k in (0, 1))
+    apart = torch.zeros(ranks.size, 2, len(high), dtype=torch.float64)
+    apart[ranks.rank] = torch.stack([high, low])
+    message = torch.cat([apart.reshape(-1), *(x.reshape(-1) for x in disjoint)])
+    found = ranks.sum(message, failure)
+    together = TwofoldSum(torch.zeros(len(high), dtype=torch.float64))
+    for part in found[: apart.numel()].view(apart.shape).reshape(-1, len(high)):
+        together.add(part)
+    of_sums = together.value.split([len(s.parts[0]) for s in sums])
+    others = found[apart.numel() :].split([x.numel() for x in disjoint])
+    return [*of_sums, *(x.view(y.shape) for x, y in zip(others, disjoint))]
 
 
 def propagate(
-    batches: Sequence[BatchInput],
-    coupling: Coupling,
-    wave_number: torch.Tensor,
-    settings: PropagationSettings,
+    batches: Sequence[BatchInput], settings: PropagationSettings, own: Sequence[int] | None = None
 ) -> list[torch.Tensor]:
     """Intensities (fractions of the incident beam) of the observed beams.
 
     Args:
-        batches: see ``BatchInput``.
-        coupling: the potential's table.
-        wave_number: scalar, K in the crystal, 1/Angstrom.
+        batches: of all processes of ``settings.ranks``.
         settings: precision, threads, memory, device.
+        own: positions of those that this process calculates; None: all.
 
     Returns:
-        For each batch a float64 tensor of shape (B, R, n), differentiable with respect to
-        ``coupling.values``, the wave number and the bases, thickness and weight of the batches.
+        For each batch of this process a float64 tensor of shape (B, R, n), and an empty one, which must
+        enter what is differentiated. Differentiable with respect to values and wave numbers
+        of the couplings and bases, thickness and weight of all batches: each process has the whole gradient, the
+        same bits whatever their number.
 
     Raises:
         ArithmeticError: where something is not finite.
     """
-    if not batches:
-        return []
+    own = range(len(batches)) if own is None else own
+    couplings = list({id(b.coupling): b.coupling for b in batches}.values())
+    task = _Task(batches, couplings, own, settings)
     flat = [tensor for b in batches for tensor in (b.bases, b.thickness, b.weight)]
-    problem = _Problem(coupling, wave_number, settings)
-    return list(_Propagation.apply(problem, batches, coupling.values, wave_number, *flat))
-
-
-@dataclass(frozen=True)
-class NodeIntensities:
-    """Intensities at single thicknesses, not weighted; each of shape (B, m, R, n).
-
-    Attributes:
-        intensity: |psi_g(t_m)|^2.
-        slope: its derivative with respect to t_m, 1/Angstrom; None if it was not asked for.
-    """
-
-    intensity: torch.Tensor
-    slope: torch.Tensor | None
+    values, wave_numbers = [c.values for c in couplings], [c.wave_number for c in couplings]
+    return list(_Propagation.apply(task, *values, *wave_numbers, *flat))
 
 
 def propagate_nodes(
     batches: Sequence[BatchInput],
-    coupling: Coupling,
-    wave_number: torch.Tensor,
     settings: PropagationSettings,
     reduce: Callable[[int, NodeIntensities], _T],
     slopes: bool,
@@ -426,19 +204,8 @@ def propagate_nodes(
 
     The full arrays are large; only what ``reduce`` makes of them is kept.
     """
-    problem = _Problem(coupling, wave_number, settings)
 
     def task(position: int, batch: BatchInput) -> Callable[[], _T]:
-        def run() -> _T:
-            state = _waves(problem, batch, None, slopes)
-            assert state.matrices is not None
-            flux = _row_flux(state.matrices, batch)[:, None]
-            intensity = (state.waves.square().sum(0) / flux).cpu()
-            if state.slope_waves is None:
-                return reduce(position, NodeIntensities(intensity, None))
-            slope = 2 * (state.waves * state.slope_waves).sum(0) / flux
-            return reduce(position, NodeIntensities(intensity, slope.cpu()))
-
-        return torch.no_grad()(run)
+        return torch.no_grad()(lambda: reduce(position, node_intensities(batch, settings, slopes)))
 
     return in_threads([task(i, b) for i, b in enumerate(batches)], settings.n_threads)

@@ -1,10 +1,8 @@
 """Processes that share the batches of a calculation: ranks of a torch.distributed group.
 
-Every process takes the same course and holds the same model. Each calculates its own batches of blocks, and
-all-reduces put the parts together: whatever a process decides, it decides by numbers that all have.
-Gradients follow the convention of ``torch.nn.parallel.DistributedDataParallel``: what a process
-differentiates stands for the mean over the ranks, so that parts which all calculate (priors,
-restraints) count once; ``Ranks.mean`` of the gradients is that of the whole.
+Every process takes the same course and holds the same model. Each propagates its own batches of blocks, and
+all-reduces put the intensities and, in the backward pass, their gradients together: every process has the
+gradient of the whole. What a process decides it decides by numbers that all have, bit for bit.
 """
 
 from __future__ import annotations
@@ -63,10 +61,6 @@ class Ranks:
         """Positions of the tasks that are this process', in their order (``longest_first``)."""
         return longest_first(costs, self.size)[self.rank]
 
-    def rows(self, n: int) -> slice:
-        """This process' share of n equal rows."""
-        return slice(self.rank * n // self.size, (self.rank + 1) * n // self.size)
-
     def sum(
         self, values: torch.Tensor, failure: ArithmeticError | MemoryError | None = None
     ) -> torch.Tensor:
@@ -95,13 +89,17 @@ class Ranks:
             raise failure or ArithmeticError("the calculation of another process failed")
         return total.reshape(values.shape)
 
-    def mean(self, values: torch.Tensor) -> torch.Tensor:
-        """Mean over all processes, the same bits in all of them.
+    def first(self, values: torch.Tensor) -> torch.Tensor:
+        """Those of the first process, in all of them.
+
+        All have calculated the same; on machines with other processors the last digits may differ.
 
         Raises:
             ProcessLost: if one has ended or does not answer.
         """
-        return values if self.size == 1 else self.sum(values) / self.size
+        if self.size == 1:
+            return values
+        return self.sum(values if self.is_first else torch.zeros_like(values))
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set in any of the processes.
@@ -161,7 +159,7 @@ def longest_first(costs: Sequence[float], n: int) -> list[list[int]]:
 
 
 class _Gathered(torch.autograd.Function):
-    """Sum over the ranks of what each puts in its places; see the module on gradients."""
+    """Sum over the ranks of what each puts in its places."""
 
     @staticmethod
     def forward(
@@ -172,14 +170,14 @@ class _Gathered(torch.autograd.Function):
         ranks: Ranks,
         failure: ArithmeticError | MemoryError | None,
     ) -> torch.Tensor:
-        ctx.places, ctx.size = places, ranks.size
+        ctx.places = places
         all_values = own.new_zeros((length, *own.shape[1:]))
         all_values[places] = own
         return ranks.sum(all_values, failure)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[Any, ...]:
-        return ctx.size * gradients[0][ctx.places], None, None, None, None
+        return gradients[0][ctx.places], None, None, None, None
 
 
 def gather(
@@ -190,6 +188,8 @@ def gather(
     failure: ArithmeticError | MemoryError | None = None,
 ) -> torch.Tensor:
     """Rows (length, ...) of all processes from those (k, ...), float64, of each, differentiable.
+
+    All processes must differentiate the same function of them.
 
     Args:
         places: shape (k,), where this process' rows belong; each row is one process'.

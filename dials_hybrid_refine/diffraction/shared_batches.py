@@ -17,10 +17,9 @@ class SharedBatches:
     """
 
     def __init__(self, batches: Sequence[BlockBatch], ranks: Ranks) -> None:
-        self.all = list(batches)
-        self.ranks = ranks
-        self._own = ranks.share([batch.cost for batch in batches])
-        self.own = [self.all[i] for i in self._own]
+        self._ranks = ranks
+        #: of those that this process calculates
+        self.positions = ranks.share([batch.cost for batch in batches])
 
     def gather(
         self,
@@ -31,7 +30,8 @@ class SharedBatches:
         """For each of all batches the tensor (length, *width), float64, that its process makes.
 
         Args:
-            calculate: makes those of ``own``.
+            calculate: makes those at ``positions``; what follows them should be empty, and is only joined to
+                what is differentiated.
             lengths: of all batches.
 
         Raises:
@@ -39,15 +39,15 @@ class SharedBatches:
                 there what it has raised.
             ProcessLost: if a process has ended or does not answer.
         """
-        if self.ranks.size == 1:
-            return list(calculate())
+        if self._ranks.size == 1:
+            return list(calculate())[: len(lengths)]
         own = [torch.zeros((0, *width), dtype=torch.float64)]
         places = torch.arange(sum(lengths)).split(list(lengths))
-        where = torch.cat([torch.zeros(0, dtype=torch.int64), *(places[i] for i in self._own)])
+        where = torch.cat([torch.zeros(0, dtype=torch.int64), *(places[i] for i in self.positions)])
         failure: ArithmeticError | MemoryError | None = None
         try:
             own += calculate()
         except (ArithmeticError, MemoryError) as error:
             failure, where = error, where[:0]
-        joined = gather(torch.cat(own), where, sum(lengths), self.ranks, failure)
+        joined = gather(torch.cat(own), where, sum(lengths), self._ranks, failure)
         return list(joined.split(list(lengths)))

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dials_hybrid_refine.diffraction.batch_propagation import BatchInput, Coupling, NodeIntensities
 from dials_hybrid_refine.diffraction.batches import BlockBatch, DifferenceTable, make_batches
 from dials_hybrid_refine.diffraction.blocks import BlockPlan
 from dials_hybrid_refine.diffraction.geometry import rotation_matrices, wave_number_in_crystal
@@ -24,14 +25,8 @@ from dials_hybrid_refine.diffraction.potential import (
     CrystalComposition,
     CrystalPotential,
 )
-from dials_hybrid_refine.diffraction.propagation import (
-    BatchInput,
-    Coupling,
-    NodeIntensities,
-    PropagationSettings,
-    propagate,
-    propagate_nodes,
-)
+from dials_hybrid_refine.diffraction.propagation import propagate, propagate_nodes
+from dials_hybrid_refine.diffraction.propagation_settings import PropagationSettings
 from dials_hybrid_refine.diffraction.scan import ScanGeometry
 from dials_hybrid_refine.diffraction.shared_batches import SharedBatches
 
@@ -88,19 +83,6 @@ class PhysicalModels:
         return curves
 
 
-@dataclass(frozen=True)
-class _CoupledBatches:
-    """Batches that share one table of couplings, and those of a mosaic crystal once for each part.
-
-    ``positions``: among the batches of this process, part by part.
-    """
-
-    positions: list[int]
-    inputs: list[BatchInput]
-    coupling: Coupling
-    wave_number: torch.Tensor
-
-
 class Simulator:
     """Integrated intensities of fixed blocks of rotation, differentiable in all parameters."""
 
@@ -141,12 +123,8 @@ class Simulator:
         shift = np.zeros(3) if centre is None else centre
         self._phase = torch.from_numpy(np.exp(2j * np.pi * (table.hkl @ shift)))
         directions = np.array([scan.beam_direction for scan in scans])
-        # in single precision the round-off of a block depends on the others of its batch, and a
-        # refinement raises it: the same batches give the same numbers
-        is_exact = settings.dtype == torch.complex128 or settings.device != "cpu"
-        n_shares = settings.ranks.size if is_exact else 1
         self.batches = make_batches(
-            blocks, table, directions, self._is_centric, settings.device, n_shares
+            blocks, table, directions, self._is_centric, settings.device, settings.ranks.size
         )
         self._shared = SharedBatches(self.batches, settings.ranks)
         self._tail_index = torch.from_numpy(table.positions(tails).astype(np.int64))
@@ -241,13 +219,26 @@ class Simulator:
 
     def rocking_curves(self, atoms: AtomicParameters, models: PhysicalModels) -> list[torch.Tensor]:
         """For each batch the intensities (B, R, n) of its observed beams at its tilts."""
-        potentials = self._potentials(atoms, models)
+        return self._changed_curves(
+            self._inputs(atoms, self._potentials(atoms, models), models), models
+        )
+
+    def _changed_curves(
+        self, inputs: Sequence[BatchInput], models: PhysicalModels
+    ) -> list[torch.Tensor]:
+        """Rocking curves of all batches after the curve effects, in all processes.
+
+        Effects are calculated in every process, so that each has the whole gradient by their parameters.
+        """
         shapes = [(len(b.block), b.n_rows, b.phi.shape[1]) for b in self.batches]
         curves = self._shared.gather(
-            lambda: [c.reshape(-1) for c in self._curves(atoms, potentials, models)],
+            lambda: self._from_curves(inputs, lambda curve, batch: curve.reshape(-1)),
             [math.prod(shape) for shape in shapes],
         )
-        return [curve.reshape(shape) for curve, shape in zip(curves, shapes)]
+        return [
+            models.change_curves(curve.reshape(shape), batch)
+            for curve, shape, batch in zip(curves, shapes, self.batches)
+        ]
 
     @cached_property
     def parts(self) -> IntensityParts:
@@ -262,15 +253,14 @@ class Simulator:
     def _integrated(self, atoms: AtomicParameters, models: PhysicalModels) -> torch.Tensor:
         """The values (P,) before any intensity effect."""
         potentials = self._potentials(atoms, models)
-
-        def of_own() -> list[torch.Tensor]:
-            curves = self._curves(atoms, potentials, models)
-            return [
-                (curve[batch.pair_block, batch.pair_row] * batch.pair_weight).sum(-1)
-                for batch, curve in zip(self._shared.own, curves)
-            ]
-
-        parts = self._shared.gather(of_own, self._pair_counts)
+        inputs = self._inputs(atoms, potentials, models)
+        if models.curve_effects:
+            curves = self._changed_curves(inputs, models)
+            parts = [_over_windows(curve, batch) for curve, batch in zip(curves, self.batches)]
+        else:
+            parts = self._shared.gather(
+                lambda: self._from_curves(inputs, _over_windows), self._pair_counts
+            )
         return torch.cat([*parts, *self._tails(potentials)])
 
     def _tails(self, potentials: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -319,21 +309,14 @@ class Simulator:
             weight = part.weight[part.batch.pair_block]
             return by_weight, integrate(part.batch, nodes.slope) * weight
 
-        groups = self._inputs(atoms, self._potentials(atoms, models), models)
+        inputs = self._inputs(atoms, self._potentials(atoms, models), models)
+        own = [inputs[i] for i in self._own_inputs(inputs)]
 
         def of_own() -> list[torch.Tensor]:
-            return self._means(groups, [of_group(group) for group in groups])
-
-        def of_group(group: _CoupledBatches) -> list[torch.Tensor]:
             parts = propagate_nodes(
-                group.inputs,
-                group.coupling,
-                group.wave_number,
-                self.settings,
-                lambda position, nodes: reduce(group.inputs[position], nodes),
-                slopes,
+                own, self.settings, lambda position, nodes: reduce(own[position], nodes), slopes
             )
-            return [torch.cat(part, dim=1) for part in parts]
+            return self._means([torch.cat(part, dim=1) for part in parts])
 
         first = self.batches[0]
         m = models.thickness(first.experiment, first.phi_centre)[0].shape[1]
@@ -359,29 +342,43 @@ class Simulator:
         atoms: AtomicParameters,
         potentials: Sequence[torch.Tensor],
         models: PhysicalModels,
-    ) -> list[_CoupledBatches]:
-        """What the propagation of this process' batches needs, those of one table of couplings together.
+    ) -> list[BatchInput]:
+        """What the propagation of all batches needs; of mosaic crystals all batches once for each part.
 
         Args:
             potentials: U (n,) for each experiment.
         """
-        groups: dict[float, list[int]] = {}
-        for position, batch in enumerate(self._shared.own):
+        couplings: dict[float, Coupling] = {}
+        inputs = []
+        for batch in self.batches:
             experiment = int(batch.experiment[0])
             # crystals may absorb differently
-            shared = self._wavelengths[experiment] if models.absorption is None else experiment
-            groups.setdefault(shared, []).append(position)
-        return [self._coupled(atoms, potentials, models, members) for members in groups.values()]
+            key = self._wavelengths[experiment] if models.absorption is None else experiment
+            if key not in couplings:
+                couplings[key] = self._coupling(atoms, potentials[experiment], models, experiment)
+            rotations = rotation_matrices(models.rotation(batch.experiment, batch.phi))
+            thickness, weight = models.thickness(batch.experiment, batch.phi_centre)
+            bases = rotations @ batch.bases
+            inputs.append(BatchInput(batch, bases, thickness, weight, couplings[key]))
+        if models.spread is None:
+            return inputs
+        experiments = [int(batch.experiment[0]) for batch in self.batches]
+        turns = {
+            e: rotation_matrices(models.spread(e)).unbind(0) for e in dict.fromkeys(experiments)
+        }
+        return [
+            replace(part, bases=turns[e][k] @ part.bases)
+            for k in range(len(turns[experiments[0]]))
+            for e, part in zip(experiments, inputs)
+        ]
 
-    def _coupled(
+    def _coupling(
         self,
         atoms: AtomicParameters,
-        potentials: Sequence[torch.Tensor],
+        potential: torch.Tensor,
         models: PhysicalModels,
-        members: list[int],
-    ) -> _CoupledBatches:
-        experiment = int(self._shared.own[members[0]].experiment[0])
-        potential = potentials[experiment]
+        experiment: int,
+    ) -> Coupling:
         wave_number = wave_number_in_crystal(self._wavelengths[experiment], potential[0].real)
         absorbs = models.absorption is not None
         if models.absorption is None:
@@ -390,50 +387,37 @@ class Simulator:
             absorptive = models.absorption(atoms, self._crystals[experiment], potential, experiment)
             values, diagonal = potential + 1j * absorptive, 1j * absorptive[:1].real
         values = torch.cat([diagonal, values[1:]]) * self._phase / (2 * wave_number)
-        inputs = []
-        for batch in (self._shared.own[i] for i in members):
-            rotations = rotation_matrices(models.rotation(batch.experiment, batch.phi))
-            thickness, weight = models.thickness(batch.experiment, batch.phi_centre)
-            inputs.append(BatchInput(batch, rotations @ batch.bases, thickness, weight))
-        if models.spread is not None:
-            experiments = [int(part.batch.experiment[0]) for part in inputs]
-            turns = {
-                e: rotation_matrices(models.spread(e)).unbind(0) for e in dict.fromkeys(experiments)
-            }
-            n_parts = len(turns[experiment])
-            inputs = [
-                replace(part, bases=turns[e][k] @ part.bases)
-                for k in range(n_parts)
-                for e, part in zip(experiments, inputs)
-            ]
-            members = members * n_parts
-        coupling = Coupling(values, self._is_centric and not absorbs, absorbs)
-        return _CoupledBatches(members, inputs, coupling, wave_number)
+        return Coupling(values, wave_number, self._is_centric and not absorbs, absorbs)
 
-    def _curves(
+    def _own_inputs(self, inputs: Sequence[BatchInput]) -> list[int]:
+        """Positions of this process' batches among the inputs, part by part."""
+        n_batches = len(self.batches)
+        return [
+            start + i for start in range(0, len(inputs), n_batches) for i in self._shared.positions
+        ]
+
+    def _from_curves(
         self,
-        atoms: AtomicParameters,
-        potentials: Sequence[torch.Tensor],
-        models: PhysicalModels,
+        inputs: Sequence[BatchInput],
+        reduce: Callable[[torch.Tensor, BlockBatch], torch.Tensor],
     ) -> list[torch.Tensor]:
-        """Those of this process' batches."""
-        groups = self._inputs(atoms, potentials, models)
-        keep_bytes = self.settings.keep_bytes // max(1, len(groups))
-        settings = replace(self.settings, keep_bytes=keep_bytes)
-        found = [propagate(g.inputs, g.coupling, g.wave_number, settings) for g in groups]
-        curves = self._means(groups, found)
-        return [models.change_curves(c, batch) for c, batch in zip(curves, self._shared.own)]
+        """``reduce(curves, batch)`` for each of this process' batches, and an empty tensor that takes
+        the process into the backward pass."""
+        *found, link = propagate(inputs, self.settings, self._own_inputs(inputs))
+        own = [self.batches[i] for i in self._shared.positions]
+        return [*(reduce(c, batch) for c, batch in zip(self._means(found), own)), link]
 
-    def _means(
-        self, groups: Sequence[_CoupledBatches], values: Sequence[Sequence[torch.Tensor]]
-    ) -> list[torch.Tensor]:
-        """One value for each of this process' batches from those of all groups and, of mosaic
-        crystals, parts."""
-        parts: list[list[torch.Tensor]] = [[] for _ in self._shared.own]
-        for group, own in zip(groups, values):
-            for position, value in zip(group.positions, own):
-                parts[position].append(value)
-        return [own[0] if len(own) == 1 else torch.stack(own).mean(0) for own in parts]
+    def _means(self, values: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """One value for each of this process' batches from those of all parts of mosaic crystals."""
+        n_own = len(self._shared.positions)
+        if len(values) == n_own:
+            return list(values)
+        return [torch.stack(list(values[i::n_own])).mean(0) for i in range(n_own)]
+
+
+def _over_windows(curves: torch.Tensor, batch: BlockBatch) -> torch.Tensor:
+    """Integrals (P,) of rocking curves (B, R, n) over the windows of the pairs."""
+    return (curves[batch.pair_block, batch.pair_row] * batch.pair_weight).sum(-1)
 
 
 def _after_effects(

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from dials_hybrid_refine.diffraction.beams import BeamSelection
-from dials_hybrid_refine.diffraction.propagation import PropagationSettings
+from dials_hybrid_refine.diffraction.propagation_settings import PropagationSettings
 from dials_hybrid_refine.models.hybrid import HybridModel
 from dials_hybrid_refine.refinement.dataset import Dataset, build_simulator
 from dials_hybrid_refine.refinement.statistics import amplitude_change

@@ -220,8 +220,8 @@ def _fit(
         loss = objective.loss_with(change_of(numbers)) + numbers.square().sum()
         by_number, by_shift = torch.autograd.grad(loss, [numbers, shifts])
         parts = torch.cat([loss.detach()[None], by_number, root.T @ by_shift])
-        mean = objective.mean_over_ranks(parts)
-        return float(mean[0]), mean[1:].numpy()
+        agreed = objective.agreed(parts)
+        return float(agreed[0]), agreed[1:].numpy()
 
     try:
         options = {"maxiter": _STEPS, "maxcor": _STEPS}

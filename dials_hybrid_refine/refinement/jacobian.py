@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 
+from dials_hybrid_refine.diffraction.ranks import Ranks
+
 #: error of a forward difference: step times curvature, and round-off over step
 _STEP = 1e-7
 
@@ -54,3 +56,29 @@ def parameter_jacobian(
             finally:
                 parameter[index] = original
     return torch.cat(columns, dim=-1)
+
+
+#: parts that the widest matrix is cut in; whatever the number of processes, as round-off depends on it
+_N_PARTS = 8
+
+
+def product_with_itself(matrices: Sequence[torch.Tensor], ranks: Ranks) -> torch.Tensor:
+    """J^T J, shape (p, p), of J (n, p), which comes as matrices of the same n rows side by side.
+
+    Half of it is calculated, block by block, shared out to the processes; all get the same bits, whatever their
+    number.
+
+    Raises:
+        ProcessLost: if a process has ended or does not answer.
+    """
+    width = -(-max(matrix.shape[1] for matrix in matrices) // _N_PARTS)
+    parts = [part for matrix in matrices for part in matrix.split(max(1, width), dim=1)]
+    starts = [0, *itertools.accumulate(part.shape[1] for part in parts)]
+    places = [slice(*ends) for ends in itertools.pairwise(starts)]
+    pairs = [(i, j) for i in range(len(parts)) for j in range(i + 1)]
+    lower = torch.zeros(starts[-1], starts[-1], dtype=torch.float64)
+    for k in ranks.share([float(parts[i].shape[1] * parts[j].shape[1]) for i, j in pairs]):
+        i, j = pairs[k]
+        lower[places[i], places[j]] = parts[i].T @ parts[j]
+    lower = ranks.sum(lower.tril())
+    return lower + lower.tril(-1).T

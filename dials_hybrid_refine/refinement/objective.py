@@ -22,7 +22,12 @@ from dials_hybrid_refine.diffraction.potential import AtomicParameters
 from dials_hybrid_refine.diffraction.simulator import Contributions, PhysicalModels, Simulator
 from dials_hybrid_refine.models.hybrid import HybridModel
 from dials_hybrid_refine.models.scale import overall_scale, solve_scales
-from dials_hybrid_refine.refinement.jacobian import indices, parameter_jacobian, places_of
+from dials_hybrid_refine.refinement.jacobian import (
+    indices,
+    parameter_jacobian,
+    places_of,
+    product_with_itself,
+)
 
 #: standard deviation of the wide normal prior that the covariance knows on each parameter of the thickness
 #: model, in units in which 1 is a large step (a logarithm, a weight of a network). A network has
@@ -218,16 +223,13 @@ class Objective:
         return scales
 
     def loss_with(self, potential_change: torch.Tensor) -> torch.Tensor:
-        """The loss with U changed (``PhysicalModels.potential_change``), differentiable in the change.
-
-        Where processes share the calculation, ``mean_over_ranks`` of the gradients is the gradient.
-        """
+        """The loss with U changed (``PhysicalModels.potential_change``), differentiable in the change."""
         models = replace(self.model.physical_models(), potential_change=potential_change)
         return self._loss(models)[0]
 
-    def mean_over_ranks(self, values: torch.Tensor) -> torch.Tensor:
-        """The mean over all processes that share the calculation (``diffraction.ranks``)."""
-        return self._ranks.mean(values)
+    def agreed(self, values: torch.Tensor) -> torch.Tensor:
+        """The same values in all processes that share the calculation (``Ranks.first``)."""
+        return self._ranks.first(values)
 
     def _loss(
         self, models: PhysicalModels | None = None
@@ -262,22 +264,19 @@ class Objective:
         parts = self._loss()
         found = torch.autograd.grad(parts[0], parameters, allow_unused=True)
         with torch.no_grad():
-            # a process sees no more of the crystal than its share
-            is_found = torch.tensor([float(g is not None) for g in found], dtype=torch.float64)
-            gradients = [torch.zeros_like(p) if g is None else g for g, p in zip(found, parameters)]
-            numbers = [parts[0][None], parts[1][None], parts[2], is_found]
-            message = torch.cat([*numbers, *(g.reshape(-1) for g in gradients)])
-            loss, chi_square, scales, is_found, gradient = self._ranks.mean(message).split(
-                [*map(len, numbers), sum(p.numel() for p in parameters)]
-            )
-            own = gradient.split([p.numel() for p in parameters])
-            for share, part, (name, _) in zip(is_found, own, self._named_parameters()):
-                if not share:
+            for found_one, (name, _) in zip(found, self._named_parameters()):
+                if found_one is None:
                     raise ValueError(
                         f"the loss has no gradient by the parameter {name}: its model must be "
                         "differentiable"
                     )
-                # of the mean, so that all processes raise it
+            numbers = [parts[0][None], parts[1][None], parts[2]]
+            message = torch.cat([*numbers, *(g.reshape(-1) for g in found)])
+            loss, chi_square, scales, gradient = self.agreed(message).split(
+                [*map(len, numbers), sum(p.numel() for p in parameters)]
+            )
+            own = gradient.split([p.numel() for p in parameters])
+            for part, (name, _) in zip(own, self._named_parameters()):
                 if not part.isfinite().all():
                     raise ArithmeticError(f"the derivative of the loss by {name} is not finite")
             return _evaluation(loss, chi_square, scales, parts[3]), gradient
@@ -311,12 +310,9 @@ class Objective:
             # in place: for many reflections and parameters no other array is as large
             root = self.weights.sqrt()[:, None]
             jacobian.mul_(root)
-            scale_jacobian = root * scale_jacobian
-            rows = self._ranks.rows(len(jacobian))
-            jacobian, scale_jacobian = jacobian[rows], scale_jacobian[rows]
-            data = self._ranks.sum(jacobian.T @ jacobian)
-            cross = self._ranks.sum(jacobian.T @ scale_jacobian)
-            scale_data = self._ranks.sum(scale_jacobian.T @ scale_jacobian)
+            product = product_with_itself([jacobian, root * scale_jacobian], self._ranks)
+            n = jacobian.shape[1]
+            data, cross, scale_data = product[:n, :n], product[:n, n:], product[n:, n:]
             scale_normal = scale_data + self._roughness
             ridge = 1e-9 * scale_normal.diagonal().max()
             scale_normal = scale_normal + ridge * torch.eye(len(scale_normal), dtype=ridge.dtype)

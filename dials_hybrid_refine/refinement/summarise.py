@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cctbx import xray
 
 from dials_hybrid_refine.diffraction.beams import BeamSelection
-from dials_hybrid_refine.diffraction.propagation import PropagationSettings
+from dials_hybrid_refine.diffraction.propagation_settings import PropagationSettings
 from dials_hybrid_refine.diffraction.scan import ScanGeometry
 from dials_hybrid_refine.models.effects import NamedEffect, ScaledAbsorption
 from dials_hybrid_refine.models.hybrid import HybridModel

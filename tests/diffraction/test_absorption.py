@@ -34,7 +34,7 @@ def example(request: pytest.FixtureRequest) -> Example:
 
 def total_by_thickness(strength: float, thickness: torch.Tensor) -> torch.Tensor:
     """Intensity of all beams, 000 included, (m, n), of a crystal with U' = strength U."""
-    return all_waves(matrices_of(*absorbing_problem(strength, thickness)), thickness).abs().square().sum(1)  # fmt: skip
+    return all_waves(matrices_of(absorbing_problem(strength, thickness)), thickness).abs().square().sum(1)  # fmt: skip
 
 
 def test_absorption_takes_intensity_away_monotonically() -> None:
@@ -52,10 +52,10 @@ def test_mean_absorption_alone_is_an_exponential() -> None:
     """U'_g = 0 but for U'_0, equal flux factors: exp(-2 pi U'_0 t / K_n) exactly."""
     thickness = torch.linspace(1, 1200, 13, dtype=torch.float64)
     mean = 1.5e-4  # U'_0 / (2 K_n)
-    data, coupling, wave_number = absorbing_problem(0.0, thickness)
-    values = coupling.values.clone()
+    data = absorbing_problem(0.0, thickness)
+    values = data.coupling.values.clone()
     values[0] = 1j * mean
-    matrices = matrices_of(data, replace(coupling, values=values), wave_number)
+    matrices = matrices_of(replace(data, coupling=replace(data.coupling, values=values)))
     total = all_waves(without_flux_factors(matrices), thickness).abs().square().sum(1)
     expected = torch.exp(-4 * torch.pi * mean * thickness)
     torch.testing.assert_close(total, expected[:, None].expand_as(total), rtol=1e-10, atol=0)

@@ -27,7 +27,7 @@ from dials_hybrid_refine.diffraction import blocks
 from dials_hybrid_refine.diffraction.beams import BeamSelection, reflections_in_sphere
 from dials_hybrid_refine.diffraction.block_size import _WIDTHS, tilts_per_block
 from dials_hybrid_refine.diffraction.blocks import BlockPlan, plan_blocks
-from dials_hybrid_refine.diffraction.propagation import PropagationSettings
+from dials_hybrid_refine.diffraction.propagation_settings import PropagationSettings
 from dials_hybrid_refine.diffraction.simulator import PhysicalModels, Simulator
 from dials_hybrid_refine.models.structure import composition_of
 

@@ -14,6 +14,7 @@ from scipy.special import jv, jvp
 from dials_hybrid_refine.diffraction.chebyshev import (
     chebyshev_coefficients,
     chebyshev_gradient,
+    chebyshev_vectors,
     chebyshev_waves,
 )
 from dials_hybrid_refine.diffraction.spectrum import ScatteringMatrices, rigorous_bounds
@@ -131,32 +132,23 @@ def test_the_phase_of_a_diffracted_beam() -> None:
 
 
 @real_and_complex
-@pytest.mark.parametrize("n_rows", [1, 4, 8])
-@pytest.mark.parametrize("n_terms", [2, 3, 17, 18, 19, 34, 35, 51, 100])
-def test_keeping_no_vectors_changes_nothing(n_terms: int, n_rows: int, is_real: bool) -> None:
-    """Whatever remains of a chunk of terms: the same waves, the last two vectors, the gradient."""
-    matrices = random_matrices(9, 3, seed=8, is_real=is_real, n_blocks=2)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("n_terms", [2, 3, 17, 18, 35, 100])
+def test_keeping_no_vectors_changes_no_bit(n_terms: int, dtype: torch.dtype, is_real: bool) -> None:
+    """The waves and the last two vectors; made again, all of them."""
+    matrices = random_matrices(9, 3, seed=8, dtype=dtype, is_real=is_real, n_blocks=2)
     bounds = rigorous_bounds(matrices)
     generator = torch.Generator().manual_seed(1)
-    coefficients = torch.randn(2, n_terms, 2, generator=generator, dtype=torch.float64)
-    kept, all_vectors = chebyshev_waves(matrices, bounds, coefficients, n_rows, keep=True)
-    other, last = chebyshev_waves(matrices, bounds, coefficients, n_rows, keep=False)
+    coefficients = torch.randn(2, n_terms, 2, generator=generator, dtype=dtype)
+    kept, all_vectors = chebyshev_waves(matrices, bounds, coefficients, 4, keep=True)
+    other, last = chebyshev_waves(matrices, bounds, coefficients, 4, keep=False)
     assert all_vectors.stored.shape == (n_terms, 2, matrices.n_parts, 9, 3)
     assert len(last.stored) == 2
     assert last.n_terms == all_vectors.n_terms == n_terms
     assert torch.equal(last.stored, all_vectors.stored[-2:])
-    torch.testing.assert_close(other, kept, rtol=0, atol=1e-13)
-    loss = torch.randn(kept.shape, generator=generator, dtype=torch.float64)
-    one, two = (
-        chebyshev_gradient(matrices, bounds, vectors, coefficients, loss)
-        for vectors in (all_vectors, last)
-    )
-    for name in ("coupling", "flux", "diagonal"):
-        expected = getattr(one, name)
-        assert expected.abs().max() > 1e-3 or n_terms == 2
-        torch.testing.assert_close(
-            getattr(two, name), expected, rtol=0, atol=1e-12 * float(expected.abs().max())
-        )
+    assert torch.equal(other, kept)
+    again = chebyshev_vectors(matrices, bounds, n_terms)
+    assert torch.equal(again.stored, all_vectors.stored)
 
 
 class WavesOfMatrices(torch.autograd.Function):
@@ -167,10 +159,10 @@ class WavesOfMatrices(torch.autograd.Function):
         ctx: Any, context: tuple[Any, ...], coupling: torch.Tensor, flux: torch.Tensor,
         diagonal: torch.Tensor,
     ) -> torch.Tensor:  # fmt: skip
-        matrices, bounds, coefficients, n_rows, keep = context
+        matrices, bounds, coefficients, n_rows = context
         # units in which one step suits all
         matrices = replace(matrices, coupling=1e-3 * coupling, flux=flux, diagonal=1e-2 * diagonal)
-        waves, vectors = chebyshev_waves(matrices, bounds, coefficients, n_rows, keep)
+        waves, vectors = chebyshev_waves(matrices, bounds, coefficients, n_rows, keep=True)
         ctx.rest = matrices, bounds, vectors, coefficients
         return waves
 
@@ -181,9 +173,8 @@ class WavesOfMatrices(torch.autograd.Function):
 
 
 @real_and_complex
-@pytest.mark.parametrize("keep", [True, False], ids=["kept", "backwards"])
 @pytest.mark.parametrize("largest", [4.0, 30.0])
-def test_gradcheck_of_the_adjoint(keep: bool, is_real: bool, largest: float) -> None:
+def test_gradcheck_of_the_adjoint(is_real: bool, largest: float) -> None:
     """Every element of coupling, flux and diagonal, with one beam off at one tilt; 24 and 65 terms.
 
     The coupling is perturbed element by element, so that no symmetry of it may be relied on.
@@ -195,7 +186,7 @@ def test_gradcheck_of_the_adjoint(keep: bool, is_real: bool, largest: float) -> 
     thickness = torch.tensor([[0.6, 1.0], [0.3, 0.8]], dtype=torch.float64)
     thickness = thickness * largest / (2 * np.pi * bounds.half_width)
     coefficients, _ = chebyshev_coefficients(thickness, bounds.half_width, torch.float64)
-    context = (matrices, bounds, coefficients, 3, keep)
+    context = (matrices, bounds, coefficients, 3)
 
     def waves(coupling, flux, diagonal):  # type: ignore[no-untyped-def]
         flux, diagonal = torch.where(on, flux, 0), torch.where(on, diagonal, 0)

@@ -7,7 +7,7 @@ import torch
 from evaluation import assert_same, evaluate
 from examples import perovskite_structure, quartz_structure, small_example
 
-from dials_hybrid_refine.diffraction.propagation import PropagationSettings
+from dials_hybrid_refine.diffraction.propagation_settings import PropagationSettings
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 

@@ -30,7 +30,7 @@ from dials_hybrid_refine.diffraction.potential import (
     CrystalComposition,
     CrystalPotential,
 )
-from dials_hybrid_refine.diffraction.propagation import PropagationSettings
+from dials_hybrid_refine.diffraction.propagation_settings import PropagationSettings
 from dials_hybrid_refine.diffraction.scan import ScanGeometry
 from dials_hybrid_refine.diffraction.scattering_factors import electron_scattering_factors
 from dials_hybrid_refine.diffraction.simulator import PhysicalModels, Simulator

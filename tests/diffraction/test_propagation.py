@@ -23,13 +23,10 @@ from examples import (
 )
 from hand_made import absorbing_problem
 
+from dials_hybrid_refine.diffraction.batch_propagation import NodeIntensities
 from dials_hybrid_refine.diffraction.potential import CrystalPotential
-from dials_hybrid_refine.diffraction.propagation import (
-    NodeIntensities,
-    PropagationSettings,
-    propagate,
-    propagate_nodes,
-)
+from dials_hybrid_refine.diffraction.propagation import propagate, propagate_nodes
+from dials_hybrid_refine.diffraction.propagation_settings import PropagationSettings
 from dials_hybrid_refine.diffraction.simulator import PhysicalModels
 from dials_hybrid_refine.models.structure import composition_of
 
@@ -107,9 +104,11 @@ def test_blocks_of_a_scan_agree_with_dense_exponentials(
     example: Example, settings: PropagationSettings, tolerance: float, absorption: float | None
 ) -> None:
     """Tolerances: of the incident beam; a dense complex128 exponential has about 1e-13."""
+    strongest = 0.0
     for found, expected in curves_and_reference(example, settings, absorption):
-        assert expected.max() > 0.02
         torch.testing.assert_close(found, expected, rtol=0, atol=tolerance)
+        strongest = max(strongest, float(expected.max()))
+    assert strongest > 0.02
 
 
 def test_beams_that_are_off_stay_dark(sparse: Example) -> None:
@@ -124,18 +123,16 @@ def test_beams_that_are_off_stay_dark(sparse: Example) -> None:
 
 def test_nodes_add_up_to_the_distribution_and_slopes_are_derivatives() -> None:
     thickness = torch.tensor([150.0, 400.0], dtype=torch.float64)
-    data, coupling, wave_number = absorbing_problem(0.05, thickness)
+    data = absorbing_problem(0.05, thickness)
     data = replace(data, weight=torch.tensor([[0.3, 0.7]], dtype=torch.float64))
 
     def nodes(t: torch.Tensor, slopes: bool = True) -> NodeIntensities:
         moved = replace(data, thickness=t[None])
-        (found,) = propagate_nodes(
-            [moved], coupling, wave_number, EXACT, lambda _, n: n, slopes=slopes
-        )
+        (found,) = propagate_nodes([moved], EXACT, lambda _, n: n, slopes=slopes)
         return found
 
     found = nodes(thickness)
-    (together,) = propagate([data], coupling, wave_number, EXACT)
+    together, _ = propagate([data], EXACT)
     expected = torch.einsum("m,bmrn->brn", data.weight[0], found.intensity)
     assert together.max() > 0.01
     torch.testing.assert_close(together, expected, rtol=1e-13, atol=0)
@@ -149,6 +146,6 @@ def test_nodes_add_up_to_the_distribution_and_slopes_are_derivatives() -> None:
 
 
 def test_no_thickness_no_diffraction() -> None:
-    data, coupling, wave_number = absorbing_problem(0.05, torch.zeros(1, dtype=torch.float64))
-    (intensity,) = propagate([data], coupling, wave_number, EXACT)
+    data = absorbing_problem(0.05, torch.zeros(1, dtype=torch.float64))
+    intensity, _ = propagate([data], EXACT)
     assert intensity.abs().max() < 1e-30

@@ -19,7 +19,7 @@ from examples import (
 
 from cctbx import xray
 
-from dials_hybrid_refine.diffraction.propagation import PropagationSettings
+from dials_hybrid_refine.diffraction.propagation_settings import PropagationSettings
 from dials_hybrid_refine.models.structure import composition_of
 
 STRUCTURES = {

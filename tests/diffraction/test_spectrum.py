@@ -24,11 +24,11 @@ from examples import (
 )
 from hand_made import absorbing_problem, matrices_of, random_matrices, symmetric_matrix, two_beams
 
-from dials_hybrid_refine.diffraction import propagation
+from dials_hybrid_refine.diffraction import batch_propagation
 from dials_hybrid_refine.diffraction.beams import BeamSelection
 from dials_hybrid_refine.diffraction.chebyshev import chebyshev_coefficients, chebyshev_waves
 from dials_hybrid_refine.diffraction.potential import AtomicParameters
-from dials_hybrid_refine.diffraction.propagation import PropagationSettings
+from dials_hybrid_refine.diffraction.propagation_settings import PropagationSettings
 from dials_hybrid_refine.diffraction.simulator import PhysicalModels
 from dials_hybrid_refine.diffraction.spectrum import (
     ScatteringMatrices,
@@ -69,9 +69,8 @@ def matrices_of_example(
         None if absorption is None else lambda a, c, u, e: absorption * u,
     )
     atoms = atoms_of(example.structure)
-    (group,) = simulator._inputs(atoms, [simulator.potential(atoms)], models)
-    problem = propagation._Problem(group.coupling, group.wave_number, settings)
-    return [problem.matrices(data) for data in group.inputs]
+    inputs = simulator._inputs(atoms, [simulator.potential(atoms)], models)
+    return [batch_propagation._Problem(data.coupling, settings).matrices(data) for data in inputs]
 
 
 def true_ends(matrices: ScatteringMatrices) -> tuple[torch.Tensor, torch.Tensor]:
@@ -167,9 +166,9 @@ def test_estimated_bounds_where_few_steps_exhaust_the_space(dtype: torch.dtype) 
 
 def test_norm_of_the_absorption() -> None:
     """Of the anti-Hermitian part, 10 % added; zero where there is none."""
-    data, coupling, wave_number = absorbing_problem(0.07, torch.tensor([100.0]))
-    matrices = matrices_of(data, coupling, wave_number)
-    values = coupling.values[data.batch.coupling_index()][0]
+    data = absorbing_problem(0.07, torch.tensor([100.0]))
+    matrices = matrices_of(data)
+    values = data.coupling.values[data.batch.coupling_index()][0]
     norm = torch.linalg.matrix_norm((values - values.mH) / 2, 2)
     assert absorption_norm(matrices) == pytest.approx(1.1 * float(norm), rel=0.02)
     assert absorption_norm(replace(matrices, absorbs=False)) == 0
@@ -241,8 +240,8 @@ def test_bounds_that_are_too_small_are_found_and_repaired(
         n_repairs += 1
         return rigorous_bounds(matrices)
 
-    monkeypatch.setattr(propagation, "estimated_bounds", too_small)
-    monkeypatch.setattr(propagation, "rigorous_bounds", counted)
+    monkeypatch.setattr(batch_propagation, "estimated_bounds", too_small)
+    monkeypatch.setattr(batch_propagation, "rigorous_bounds", counted)
     for keep_bytes in (10**9, 0):
         found, by_sites = calculate(PropagationSettings(dtype, keep_bytes=keep_bytes))
         torch.testing.assert_close(found, expected, rtol=0, atol=tolerance)
@@ -264,8 +263,8 @@ def test_bounds_that_are_not_finite_are_repaired_no_further(
             found = rigorous_bounds(matrices)
             return replace(found, half_width=factor * found.half_width)
 
-        monkeypatch.setattr(propagation, "estimated_bounds", bounds)
-        monkeypatch.setattr(propagation, "rigorous_bounds", bounds)
+        monkeypatch.setattr(batch_propagation, "estimated_bounds", bounds)
+        monkeypatch.setattr(batch_propagation, "rigorous_bounds", bounds)
 
     scaled(0.5)
     torch.testing.assert_close(

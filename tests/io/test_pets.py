@@ -20,7 +20,7 @@ from dials.array_family import flex
 from dxtbx.model.experiment_list import ExperimentListFactory
 
 from dials_hybrid_refine.diffraction.beams import BeamSelection, nominal_excitation_errors
-from dials_hybrid_refine.diffraction.propagation import PropagationSettings
+from dials_hybrid_refine.diffraction.propagation_settings import PropagationSettings
 from dials_hybrid_refine.io.experiments import scan_geometry
 from dials_hybrid_refine.io.pets import read_pets
 from dials_hybrid_refine.io.pets_geometry import (

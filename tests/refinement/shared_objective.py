@@ -46,7 +46,7 @@ def calculate(ranks: Ranks, widths: Sequence[float] = BLOCK_WIDTHS) -> dict[str,
             "by_weight": by_weight,
             "by_thickness": by_thickness,
             "curves": torch.cat([curve.reshape(-1) for curve in curves]),
-            "by_change": objective.mean_over_ranks(torch.view_as_real(by_change)),
+            "by_change": torch.view_as_real(by_change),
         }
         found |= {f"{name} {width}": tensor.numpy() for name, tensor in tensors.items()}
         found[f"batches {width}"] = np.array(len(simulator.batches))

@@ -22,7 +22,7 @@ from cctbx.array_family import flex
 
 from dials_hybrid_refine.diffraction.beams import BeamSelection
 from dials_hybrid_refine.diffraction.observations import Observations
-from dials_hybrid_refine.diffraction.propagation import PropagationSettings
+from dials_hybrid_refine.diffraction.propagation_settings import PropagationSettings
 from dials_hybrid_refine.diffraction.scan import ScanGeometry
 from dials_hybrid_refine.models.choose import OrientationOptions, ThicknessOptions
 from dials_hybrid_refine.models.hybrid import HybridModel

@@ -11,7 +11,7 @@ import torch
 from examples import EXACT, crossing_reflections, make_scan, quartz_structure
 
 from dials_hybrid_refine.diffraction.beams import BeamSelection
-from dials_hybrid_refine.diffraction.propagation import PropagationSettings
+from dials_hybrid_refine.diffraction.propagation_settings import PropagationSettings
 from dials_hybrid_refine.models.hybrid import HybridModel
 from dials_hybrid_refine.models.orientation.smooth import SmoothOrientation
 from dials_hybrid_refine.models.structure import RefinedParameters, StructureModel

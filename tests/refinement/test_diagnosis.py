@@ -13,7 +13,7 @@ from cctbx import sgtbx, xray
 
 from dials_hybrid_refine.diffraction.beams import BeamSelection
 from dials_hybrid_refine.diffraction.observations import Observations
-from dials_hybrid_refine.diffraction.propagation import PropagationSettings
+from dials_hybrid_refine.diffraction.propagation_settings import PropagationSettings
 from dials_hybrid_refine.diffraction.scan import ScanGeometry
 from dials_hybrid_refine.models.effects import ProportionalAbsorption
 from dials_hybrid_refine.models.hybrid import HybridModel

@@ -13,7 +13,7 @@ from cctbx import crystal, miller, sgtbx
 from cctbx.array_family import flex
 
 from dials_hybrid_refine.diffraction.beams import BeamSelection
-from dials_hybrid_refine.diffraction.propagation import PropagationSettings
+from dials_hybrid_refine.diffraction.propagation_settings import PropagationSettings
 from dials_hybrid_refine.models.choose import OrientationOptions, ThicknessOptions
 from dials_hybrid_refine.models.simulate import simulate_intensities
 from dials_hybrid_refine.models.structure import RefinedParameters
