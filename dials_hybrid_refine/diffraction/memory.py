@@ -76,23 +76,38 @@ def planning_bytes(volume: float, g_max: float) -> int:
     return int(n_reflections * 8 * (12 + 3 * _ORIENTATIONS))
 
 
-def working_bytes(blocks: Sequence[BeamBlock], n_parts: int, n_bytes: int, n_threads: int) -> int:
+def working_bytes(
+    blocks: Sequence[BeamBlock], n_parts: int, n_bytes: int, n_threads: int, n_terms: int
+) -> int:
     """What the largest blocks take while they are computed, one in each thread.
 
     For N beams the difference of each two is looked up (24 bytes, and once more for the gradient) and
     has a complex U (16), which becomes a matrix of (c N)^2 numbers: that itself, its transpose and the
-    gradient. About 100 vectors of c N n numbers are held besides (``chebyshev_gradient``).
+    gradient. About 100 vectors of c N n numbers are held besides (``chebyshev_gradient``), and one for each term
+    of the series.
 
     Args:
         n_parts: c, 1 for a real potential, else 2.
         n_bytes: of a real number.
+        n_terms: of the Chebyshev series.
     """
     sizes = []
     for block in blocks:
         n_beams, n_tilts = block.active.shape
         matrices = n_beams**2 * (40 + 3 * n_bytes * n_parts**2)
-        sizes.append(matrices + 100 * n_bytes * n_parts * n_beams * n_tilts)
+        sizes.append(matrices + (100 + n_terms) * n_bytes * n_parts * n_beams * n_tilts)
     return sum(sorted(sizes)[-n_threads:])
+
+
+def usual_terms(s_max: float, thickness: float) -> int:
+    """Terms of the Chebyshev series, about: 2 pi rho t and some more.
+
+    Args:
+        s_max: largest excitation error of the beams, 1/Angstrom. The half width rho of the spectrum is a little more:
+            twice as much at most where atoms are not heavier than those of CsPbBr3.
+        thickness: the largest, Angstrom.
+    """
+    return int(2 * math.pi * 2 * s_max * thickness) + 50
 
 
 def table_bytes(blocks: Sequence[BeamBlock]) -> int:

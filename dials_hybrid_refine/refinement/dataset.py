@@ -21,6 +21,7 @@ from dials_hybrid_refine.diffraction.memory import (
     planning_bytes,
     require,
     table_bytes,
+    usual_terms,
     working_bytes,
 )
 from dials_hybrid_refine.diffraction.observations import Observations
@@ -125,7 +126,7 @@ def build_simulator(
     require(
         table_bytes(blocks)
         + list_bytes(blocks)
-        + _working_bytes(blocks, model, composition, settings),
+        + _working_bytes(blocks, model, composition, selection, settings),
         "the calculation",
         selection,
         settings.ranks,
@@ -170,11 +171,16 @@ def _working_bytes(
     blocks: Sequence[BeamBlock],
     model: HybridModel,
     composition: CrystalComposition,
+    selection: BeamSelection,
     settings: PropagationSettings,
 ) -> int:
     is_real = composition.inversion_centre() is not None and model.absorption is None
     n_bytes = settings.real_dtype.itemsize
-    return working_bytes(blocks, 1 if is_real else 2, n_bytes, settings.n_threads)
+    with torch.no_grad():
+        first = torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.float64)
+        thickest = float(model.thickness(*first).thickness.max())
+    n_terms = usual_terms(selection.s_max, thickest)
+    return working_bytes(blocks, 1 if is_real else 2, n_bytes, settings.n_threads, n_terms)
 
 
 def _most_beams(blocks: Sequence[BeamBlock], n_experiments: int) -> str:
@@ -201,7 +207,11 @@ def check_memory(
     lists = list_bytes(blocks) * len(data.observations) // len(part.observations)
     n_parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     derivatives = 3 * 8 * len(data.observations) * n_parameters
-    needed = table_bytes(blocks) + lists + _working_bytes(blocks, model, composition, settings)
+    needed = (
+        table_bytes(blocks)
+        + lists
+        + _working_bytes(blocks, model, composition, selection, settings)
+    )
     require(needed + derivatives, "the full calculation", selection, settings.ranks)
     n_processes = settings.ranks.n_on_machine
     total = n_processes * (peak_bytes() + needed + derivatives + RESERVE)
