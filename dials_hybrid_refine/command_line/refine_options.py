@@ -97,6 +97,7 @@ def refinement_options(
         orientation=OrientationOptions(
             model=orientation.model,
             refine=orientation.refine,
+            scan=orientation.scan,
             knot_distance=orientation.knot_distance,
             expected_size=orientation.expected_size,
             expected_change=orientation.expected_change,

@@ -110,6 +110,11 @@ orientation {
   refine = True
     .type = bool
     .help = "Refine a correction of the crystal's orientation."
+  scan = True
+    .type = bool
+    .help = "Before the refinement, try the crystal turned, in stretches of 10 degrees by up to half a"
+            "degree, and start where that fits clearly better."
+    .expert_level = 1
   frame_width = 1
     .type = float(value_min=0.01)
     .help = "Degrees of rotation with an orientation of their own, with model=per_frame."

@@ -70,6 +70,7 @@ class OrientationOptions:
     Attributes:
         model: "smooth" or "per_frame".
         refine: whether it is refined; else it stays zero.
+        scan: whether it starts where a search finds it, instead of at zero.
         knot_distance: between the knots of the smooth model.
         expected_size, expected_change: standard deviations of the smooth model's prior: of a
             correction, and of its second difference between knots.
@@ -79,6 +80,7 @@ class OrientationOptions:
 
     model: str = "smooth"
     refine: bool = True
+    scan: bool = True
     knot_distance: float = 4.0
     expected_size: float = 0.05
     expected_change: float = 0.01

@@ -45,6 +45,7 @@ from dials_hybrid_refine.refinement.held_out import (
 )
 from dials_hybrid_refine.refinement.journal import Journal
 from dials_hybrid_refine.refinement.options import RefinementOptions
+from dials_hybrid_refine.refinement.orientation_course import start_orientation
 from dials_hybrid_refine.refinement.other_hand import HandTest, check_test, with_hand
 from dials_hybrid_refine.refinement.refine import Refinement
 from dials_hybrid_refine.refinement.reindexing import check_setting
@@ -156,6 +157,9 @@ def run_refinement(
             return {}
 
         journal.remembered("test of the setting", test_setting)
+    may_turn = options.orientation.scan and options.orientation.refine
+    if may_turn and start_orientation(journal, model, sample, options, coarse, first):
+        first = remembered_scan(journal, model, sample, options, coarse)
     spread = float(np.sqrt(least_chi_square(first) / (~sample.held_out).sum()))
     refinement = Refinement(
         sample,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 
 class OrientationModel(torch.nn.Module, ABC):
@@ -19,6 +21,22 @@ class OrientationModel(torch.nn.Module, ABC):
     @abstractmethod
     def forward(self, experiment: torch.Tensor, phi: torch.Tensor) -> torch.Tensor:
         """Rotation vectors (B, n, 3) in radians at angles phi (B, n) of experiments (B,)."""
+
+    @abstractmethod
+    def places(self) -> tuple[torch.nn.Parameter, torch.Tensor]:
+        """The refined numbers (n_experiments, k, 3) and the angles (n_experiments, k) in degrees where they
+        are the correction."""
+
+    def start_from(
+        self, experiment: int, phi: NDArray[np.float64], vectors: NDArray[np.float64]
+    ) -> None:
+        """Start an experiment's correction from rotation vectors (s, 3) in radians at angles (s,), in
+        degrees, increasing; linear between them, constant beyond."""
+        numbers, angles = self.places()
+        at = angles[experiment].numpy()
+        values = np.stack([np.interp(at, phi, column) for column in vectors.T], axis=1)
+        with torch.no_grad():
+            numbers[experiment] = torch.from_numpy(np.degrees(values) / self._UNIT)
 
     @abstractmethod
     def prior_residuals(self) -> torch.Tensor:

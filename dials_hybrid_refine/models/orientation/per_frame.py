@@ -53,5 +53,9 @@ class PerFrameOrientation(OrientationModel):
         index = torch.minimum(index.clamp_min(0), self.counts[experiment] - 1)
         return self.frames[experiment, index] * (self._UNIT * torch.pi / 180)
 
+    def places(self) -> tuple[torch.nn.Parameter, torch.Tensor]:
+        numbers = torch.arange(self.frames.shape[1], dtype=torch.float64)
+        return self.frames, self.starts[:, None] + self.widths[:, None] * (numbers + 0.5)
+
     def prior_residuals(self) -> torch.Tensor:
         return (self.frames / self._expected_size).reshape(-1)

@@ -57,6 +57,10 @@ class SmoothOrientation(OrientationModel):
         )
         return vectors * (self._UNIT * torch.pi / 180)
 
+    def places(self) -> tuple[torch.nn.Parameter, torch.Tensor]:
+        numbers = torch.arange(self.knots.shape[1], dtype=torch.float64)
+        return self.knots, self.starts[:, None] + self.spacings[:, None] * numbers
+
     def prior_residuals(self) -> torch.Tensor:
         size = self.knots / self._expected_size
         change = self.knots.diff(n=2, dim=1) / self._expected_change

@@ -1,0 +1,67 @@
+"""Where a refinement starts the orientation."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from dials_hybrid_refine.diffraction.beams import BeamSelection
+from dials_hybrid_refine.models.hybrid import HybridModel
+from dials_hybrid_refine.refinement.dataset import Dataset, build_simulator
+from dials_hybrid_refine.refinement.journal import Journal
+from dials_hybrid_refine.refinement.options import RefinementOptions
+from dials_hybrid_refine.refinement.orientation_scan import OrientationPath, scan_orientation
+from dials_hybrid_refine.refinement.settings import scan_nodes
+from dials_hybrid_refine.refinement.thickness_start import ThicknessScan
+from dials_hybrid_refine.refinement.weights import loss_weights
+
+logger = logging.getLogger("dials.hybrid_refine.orientation_course")
+
+#: reflections that are enough
+_REFLECTIONS = 2500
+#: thicknesses up to so many times that of the scan, and up to so many Angstrom at least
+_REACH, _LEAST_REACH = 2.0, 600.0
+
+
+def start_orientation(
+    journal: Journal,
+    model: HybridModel,
+    data: Dataset,
+    options: RefinementOptions,
+    coarse: Callable[[float], BeamSelection],
+    thickness: Sequence[ThicknessScan],
+) -> bool:
+    """Turn the crystals where they clearly fit better so; says whether any was.
+
+    Args:
+        model: its orientation correction must be zero.
+        coarse: the coarse calculation for crystals of a thickness in Angstrom.
+        thickness: scan of each crystal.
+    """
+    sample = data.sample(_REFLECTIONS)
+
+    def scan() -> dict[str, Any]:
+        reach = max(_LEAST_REACH, _REACH * max(found.best[0] for found in thickness))
+        nodes = scan_nodes(
+            min(reach, max(found.mean.max() for found in thickness)),
+            options.thickness.node_distance,
+        )
+        simulator = build_simulator(sample, model, coarse(nodes[-1]), options.propagation)
+        used = ~sample.held_out
+        weights = loss_weights(sample.observations, used, options.weighting, 1.0)
+        return asdict(scan_orientation(simulator, model, sample, weights, nodes))
+
+    entry = journal.remembered("orientation scan", scan)
+    phi = entry.array("phi", (None,))
+    experiment = entry.array("experiment", phi.shape, kind="i")
+    path = OrientationPath(
+        experiment, phi, entry.array("angles", (len(phi), 2)), entry.number("gain")
+    )
+    if not path.is_clear:
+        logger.info("Orientation scan: best about as it is")
+        return False
+    logger.info("Orientation scan: better turned, by up to %.2f degrees", path.largest)
+    path.apply(model, sample.scans)
+    return True
