@@ -133,6 +133,7 @@ def finished(
             thickness_mean_su=3 + 0.1 * blocks,
             thickness_std_su=np.full(20, 2.0),
             orientation=np.zeros((20, 3)),
+            orientation_su=np.full((20, 3), 0.01),
             scale=np.ones(20),
             thickness_nodes=np.tile([300.0, 400.0, 500.0], (20, 1)),
             thickness_weight=np.full((20, 3), 1 / 3),

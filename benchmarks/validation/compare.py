@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 
 from cctbx import adptbx, sgtbx, xray
 
-from benchmarks.validation.perturb import SmoothRotation, angles_left
+from benchmarks.validation.perturb import SmoothRotation, turn_left
 from dials_hybrid_refine.models.thickness.given import GivenThickness
 
 #: standard uncertainties of mean and width, relative, up to which the data determine them
 DETERMINED_MEAN = 0.03
 DETERMINED_WIDTH = 0.15
+#: the same of a component of the orientation correction, degrees
+DETERMINED_TURN = 0.025
 
 
 def refined_structure(summary: Mapping[str, Any], truth: xray.structure) -> xray.structure:
@@ -132,14 +134,26 @@ def mean_and_largest(
 
 def orientation_deviations(
     entries: Sequence[Mapping[str, Any]], turn: SmoothRotation
-) -> dict[str, float]:
+) -> dict[str, float | int | None]:
     """Rms and largest angle in degrees that the correction leaves of a turn.
+
+    And those of the components that the data determine: by the program's own standard uncertainties
+    below DETERMINED_TURN. None: there are none.
 
     Args:
         entries: "orientation" of the summary.
     """
-    left = angles_left([e["correction"] for e in entries], turn.at([e["phi"] for e in entries]))
-    return {"rms": float(np.sqrt(np.mean(left**2))), "largest": float(left.max())}
+    left = turn_left([e["correction"] for e in entries], turn.at([e["phi"] for e in entries]))
+    angles = np.linalg.norm(left, axis=1)
+    known = left[np.array([e["correction_su"] for e in entries]) < DETERMINED_TURN]
+    return {
+        "rms": _rms(angles),
+        "largest": float(angles.max()),
+        "rms_determined": _rms(known),
+        "largest_determined": float(np.abs(known).max()) if len(known) else None,
+        "n_determined": len(known),
+        "n": left.size,
+    }
 
 
 def thickness_deviations(

@@ -65,12 +65,12 @@ def turn_file(source: Path, target: Path, largest: float, seed: int) -> SmoothRo
     return rotation
 
 
-def angles_left(
+def turn_left(
     correction: Sequence[Sequence[float]] | NDArray[np.float64], turn: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Angles (n,) in degrees of the correction after the turn, both rotation vectors (n, 3), degrees.
+    """The correction after the turn; all are rotation vectors (n, 3) in degrees.
 
     Zero where the correction undoes the turn.
     """
     both = Rotation.from_rotvec(np.radians(correction)) * Rotation.from_rotvec(np.radians(turn))
-    return np.asarray(np.degrees(both.magnitude()))
+    return np.asarray(np.degrees(both.as_rotvec()))

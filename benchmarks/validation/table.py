@@ -45,7 +45,9 @@ _DEFINITIONS = """## Definitions
 * atoms: distance from the true site or its nearest equivalent, mean and largest, hydrogen apart. Where the space group is
   polar, a common shift along the free axes is taken out.
 * U: |U - U_true| / |U_true|, with the root of the sum of squares of all elements in Cartesian axes.
-* orientation: angle of the rotation that remains of turn and correction, rms and largest along the scan.
+* orientation: angle of the rotation that remains of turn and correction, rms and largest along the scan; after "det." its
+  components (about x, y, z of the laboratory) whose standard uncertainty is below 0.025 degrees, and how many these are. A turn
+  about the beam changes no intensity, and one about the rotation axis little where whole passages are integrated.
 * thickness, width: rms deviation of the mean and of the standard deviation, relative to the true ones, over all angles; after
   "det." over the angles where their standard uncertainties are below 3 % and 15 %, and how many these are.
 * outcome: "right" if every atom that is not hydrogen is within 0.01 Angstrom (synthetic) or 0.002 Angstrom (simulated), else
@@ -71,6 +73,7 @@ def write_documents(
         order: names of rows in the order of the document; results of others are left out.
         pictures: names of files in the folder "pictures" beside the documents.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     by_name = {result["name"]: result for result in results}
     chosen = [by_name[name] for name in order if name in by_name]
     shown = "".join(f"\n![{Path(name).stem}](pictures/{name})\n" for name in pictures)
@@ -174,12 +177,15 @@ def _fit(result: Result) -> list[str]:
 def _synthetic_table(rows: Sequence[Result]) -> str:
     header = [
         "row", "outcome", "atoms mean A", "largest A", "orientation rms deg", "largest deg",
-        "R_obs", "R_all", "held out", "U_eq found A^2", "parameters", "steps", "s", "CPU s",
+        "det. rms deg", "largest deg", "R_obs", "R_all", "held out", "U_eq found A^2", "parameters", "steps", "s", "CPU s",
     ]  # fmt: skip
     lines = []
     for r in rows:
         u = ", ".join(f"{label} {value:.4f}" for label, value in r["u_eq"].items())
-        left = [number(r["orientation"][key], 3) for key in ("rms", "largest")]
+        turn = r["orientation"]
+        left = [number(turn[key], 3) for key in ("rms", "largest", "rms_determined")]
+        share = f"{turn['n_determined']} of {turn['n']}"
+        left.append(f"{number(turn['largest_determined'], 3)} ({share})")
         lines.append(
             [r["name"], outcome(r), *_atoms(r), *left, *_fit(r), u, _parameters(r), *_time(r)]
         )

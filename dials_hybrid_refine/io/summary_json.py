@@ -160,8 +160,10 @@ def summary(
             )
         ],
         "orientation": [
-            {"experiment": e, "phi": p, "correction": c}
-            for e, p, c in zip(profiles.experiment, profiles.phi, profiles.orientation)
+            {"experiment": e, "phi": p, "correction": c, "correction_su": su}
+            for e, p, c, su in zip(
+                profiles.experiment, profiles.phi, profiles.orientation, profiles.orientation_su
+            )
         ],
         "scale": [
             {"experiment": e, "phi": p, "scale": k}

@@ -1,4 +1,4 @@
-"""How well the thickness profile is known.
+"""How well the profiles of thickness and orientation along the scan are known.
 
 Laplace's approximation: around the minimum the parameters are normally distributed with the covariance
 of the normal equations, and the profile changes linearly with them (delta method). The priors are part
@@ -14,19 +14,20 @@ from __future__ import annotations
 import torch
 
 from dials_hybrid_refine.models.hybrid import HybridModel
+from dials_hybrid_refine.models.orientation.base import OrientationModel
 from dials_hybrid_refine.models.thickness.base import ThicknessModel
 from dials_hybrid_refine.refinement.jacobian import parameter_jacobian, places_of
 from dials_hybrid_refine.refinement.objective import GaussNewton
 
 
-def thickness_covariance(model: HybridModel, normal: GaussNewton) -> torch.Tensor:
-    """Covariance (q, q) of the thickness model's parameters for unit weight, all others marginalised.
+def covariance_of(part: torch.nn.Module, model: HybridModel, normal: GaussNewton) -> torch.Tensor:
+    """Covariance (q, q) of the parameters of a part of the model for unit weight, all others marginalised.
 
-    A linear extrapolation would carry directions of a network that neither data nor priors see to any
+    Of the thickness model: a linear extrapolation would carry directions of a network that neither data nor priors see to any
     thickness: ``GaussNewton.bounds`` keep the approximation where it can hold.
     """
     refined = [p for p in model.parameters() if p.requires_grad]
-    own = places_of(model.thickness.parameters(), refined)
+    own = places_of(part.parameters(), refined)
     return normal.covariance()[own][:, own]
 
 
@@ -54,3 +55,24 @@ def profile_uncertainty(
     variance = torch.einsum("ksp,pq,ksq->ks", jacobian, covariance, jacobian)
     mean, std = variance.clamp_min(0).sqrt()
     return mean, std
+
+
+def orientation_uncertainty(
+    orientation: OrientationModel,
+    covariance: torch.Tensor,
+    experiment: torch.Tensor,
+    phi: torch.Tensor,
+) -> torch.Tensor:
+    """Standard uncertainties (s, 3) of the rotation vectors' components in degrees.
+
+    Args:
+        covariance: shape (q, q), of the refined parameters of the orientation model.
+        experiment, phi: shape (s,), where; phi in degrees.
+    """
+    parameters = [p for p in orientation.parameters() if p.requires_grad]
+    with torch.no_grad():
+        jacobian = parameter_jacobian(
+            lambda: orientation(experiment, phi[:, None])[:, 0], parameters
+        )
+    variance = torch.einsum("scp,pq,scq->sc", jacobian, covariance, jacobian)
+    return torch.rad2deg(variance.clamp_min(0).sqrt())

@@ -77,6 +77,8 @@ class Profiles:
         thickness_mean_su, thickness_std_su: shape (b,), their standard uncertainties, Angstrom. They
             include the priors, whose they are where the data say little; 0 where nothing is free.
         orientation: shape (b, 3), rotation vector in degrees, laboratory frame: g' = R g.
+        orientation_su: shape (b, 3), standard uncertainties of its components in degrees, as those of
+            the thickness. About the beam, and mostly about the rotation axis, they are those of the prior.
         scale: shape (b,), counts per incident electron and degree.
         thickness_nodes, thickness_weight: shape (b, m), the distribution of thickness: nodes in
             Angstrom and weights that sum to 1.
@@ -89,6 +91,7 @@ class Profiles:
     thickness_mean_su: NDArray[np.float64]
     thickness_std_su: NDArray[np.float64]
     orientation: NDArray[np.float64]
+    orientation_su: NDArray[np.float64]
     scale: NDArray[np.float64]
     thickness_nodes: NDArray[np.float64]
     thickness_weight: NDArray[np.float64]

@@ -31,8 +31,9 @@ from dials_hybrid_refine.refinement.frames import FrameFilter, Frames, frame_mem
 from dials_hybrid_refine.refinement.jacobian import places_of
 from dials_hybrid_refine.refinement.objective import GaussNewton, Objective
 from dials_hybrid_refine.refinement.profile_uncertainty import (
+    covariance_of,
+    orientation_uncertainty,
     profile_uncertainty,
-    thickness_covariance,
 )
 from dials_hybrid_refine.refinement.refine import Refinement
 from dials_hybrid_refine.refinement.restraint_summary import summarise_restraints
@@ -67,14 +68,22 @@ logger = logging.getLogger("dials.hybrid_refine.summarise")
 
 
 def _profiles(
-    objective: Objective, model: HybridModel, scales: torch.Tensor, covariance: torch.Tensor
+    objective: Objective,
+    model: HybridModel,
+    scales: torch.Tensor,
+    normal: GaussNewton,
+    factor: float,
 ) -> Profiles:
-    """covariance: shape (q, q), of the thickness model's parameters."""
+    """factor: by which covariances for unit weight are multiplied."""
+    of_thickness, of_orientation = (
+        factor * covariance_of(part, model, normal) for part in (model.thickness, model.orientation)
+    )
     experiment, phi = objective.simulator.segment_positions()
     with torch.no_grad():
         distribution = model.thickness(experiment, phi)
         vectors = model.orientation(experiment, phi[:, None])[:, 0]
-    mean_su, std_su = profile_uncertainty(model.thickness, covariance, experiment, phi)
+    mean_su, std_su = profile_uncertainty(model.thickness, of_thickness, experiment, phi)
+    turn_su = orientation_uncertainty(model.orientation, of_orientation, experiment, phi)
     return Profiles(
         experiment=experiment.numpy(),
         phi=phi.numpy(),
@@ -83,6 +92,7 @@ def _profiles(
         thickness_mean_su=mean_su.numpy(),
         thickness_std_su=std_su.numpy(),
         orientation=np.degrees(vectors.numpy()),
+        orientation_su=turn_su.numpy(),
         scale=scales.numpy(),
         thickness_nodes=distribution.thickness.numpy(),
         thickness_weight=distribution.weight.numpy(),
@@ -197,7 +207,6 @@ def summarise(
     n_effective = normal.effective_parameters()
     freedom = max(1.0, float(used.sum()) - n_effective)
     reduced_chi_square = final.chi_square / freedom
-    of_thickness = thickness_covariance(model, normal) * reduced_chi_square
     single = Judged(
         data.observations,
         data.comparable(final.calculated.numpy(), weighting.instability),
@@ -248,7 +257,7 @@ def summarise(
     warnings += unknown
     warnings += undetermined_parameters(model, normal)
     warnings += runaway_atoms(model.structure.starting_structure(), structure)
-    profiles = _profiles(objective, model, final.scales, of_thickness)
+    profiles = _profiles(objective, model, final.scales, normal, reduced_chi_square)
     warnings += runaway_profiles(model, profiles)
     warnings += unphysical_parameters(structure)
     if model.absorption is not None:

@@ -122,13 +122,16 @@ def _orientation(profiles: Profiles, experiments: NDArray[np.int64]) -> Figure:
         for k, (name, colour) in enumerate((("x", BLUE), ("y", VERMILION), ("z", GREEN))):
             label = of_experiment(f"about {name}", int(experiment), len(experiments))
             values = profiles.orientation[mine, k]
+            su = profiles.orientation_su[mine, k]
+            traces.append(band(profiles.phi[mine], values, su, f"{label} ± s.u.", colour))
             traces.append(line(profiles.phi[mine], values, label, colour, line={"dash": dash}))
     return Figure(
         "orientation_correction",
         PANEL,
         "Orientation correction",
         "Components of the rotation vector that turns the crystal from its integrated to its refined "
-        "orientation, in the laboratory frame of DIALS.",
+        "orientation, in the laboratory frame of DIALS. Bands are ± one standard uncertainty, which includes the "
+        "prior, whose it is where the data say little: about the beam, and mostly about the rotation axis.",
         traces,
         layout(axis(_ANGLE), axis("Correction (°)")),
     )

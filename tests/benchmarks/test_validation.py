@@ -24,7 +24,7 @@ from benchmarks.validation.compare import (
     site_deviations,
     thickness_deviations,
 )
-from benchmarks.validation.perturb import SmoothRotation, angles_left, turned
+from benchmarks.validation.perturb import SmoothRotation, turn_left, turned
 from benchmarks.validation.rows import Dataset, Row, Start, all_rows, select
 from benchmarks.validation.run_row import ProgramError, Settings, is_done
 from benchmarks.validation.structures import (
@@ -197,15 +197,23 @@ def test_orientation_left_over() -> None:
     rotation = SmoothRotation((0.0, 10.0), 0.2)
     phi = [0.0, 4.0, 9.0]
     undone = -rotation.at(phi)
-    np.testing.assert_allclose(angles_left(undone, rotation.at(phi)), 0, atol=1e-9)
+    np.testing.assert_allclose(turn_left(undone, rotation.at(phi)), 0, atol=1e-9)
     np.testing.assert_allclose(
-        angles_left(np.zeros((3, 3)), rotation.at(phi)), np.linalg.norm(undone, axis=1), rtol=1e-9
+        turn_left(np.zeros((3, 3)), rotation.at(phi)), rotation.at(phi), rtol=1e-9
     )
-    entries = [{"phi": p, "correction": c.tolist()} for p, c in zip(phi, undone)]
+    su = [0.01, 0.01, 0.05]
+    entries = [
+        {"phi": p, "correction": c.tolist(), "correction_su": su} for p, c in zip(phi, undone)
+    ]
+    entries[0]["correction"][1] += 0.006
     entries[1]["correction"][2] += 0.03
     figures = orientation_deviations(entries, rotation)
     assert figures["largest"] == pytest.approx(0.03, rel=1e-3)
-    assert figures["rms"] == pytest.approx(0.03 / 3**0.5, rel=1e-3)
+    assert figures["rms"] == pytest.approx((0.03**2 + 0.006**2) ** 0.5 / 3**0.5, rel=1e-3)
+    # x and y are determined, z is not
+    assert figures["rms_determined"] == pytest.approx(0.006 / 6**0.5, rel=1e-2)
+    assert figures["largest_determined"] == pytest.approx(0.006, rel=1e-2)
+    assert (figures["n_determined"], figures["n"]) == (6, 9)
 
 
 def test_thickness_is_judged_where_it_is_determined() -> None:
@@ -267,7 +275,14 @@ def _result(row: Row, **changes: Any) -> dict[str, Any]:
         "sites": {"mean": 0.004, "largest": 0.011, "largest_hydrogen": None},
         "u": {"mean": 0.01, "largest": 0.02, "largest_hydrogen": None},
         "u_eq": {"Si1": 0.00871},
-        "orientation": {"rms": 0.02, "largest": 0.04},
+        "orientation": {
+            "rms": 0.02,
+            "largest": 0.04,
+            "rms_determined": 0.01,
+            "largest_determined": 0.02,
+            "n_determined": 99,
+            "n": 297,
+        },
         **changes,
     }
 

@@ -12,6 +12,7 @@ import pytest
 from command_runs import FAST, numpy
 from numpy.testing import assert_allclose
 from refusals import refused
+from several_processes import outcomes, started
 from working_directory import working_in
 
 import iotbx.cif
@@ -30,11 +31,18 @@ from dials_hybrid_refine.refinement.program import run_refinement
 PROFILES = [(250, 330), (420, 380)]
 #: of 200 and 300 kV
 WAVELENGTHS = [0.0250793, 0.0196875]
-SIMULATE = ["d_min=0.9", "noise.poisson=True", "beams.g_max=1.2", "beams.s_max=0.01", "nproc=1"]
+SIMULATE = [
+    "d_min=0.9",
+    "noise.poisson=True",
+    "slices=True",
+    "beams.g_max=1.2",
+    "beams.s_max=0.01",
+    "nproc=1",
+]
 PAIRS = ["0.expt", "0.refl", "1.expt", "1.refl", "model.cif"]
 QUICK = [*FAST, "beams.g_max=1.2", "beams.s_max=0.01", "beams.tilt_step=0.1",
          "absolute_structure.test=False", "difference_map=False", "output.html=None"]  # fmt: skip
-JOINT = [*QUICK, "absorption.model=tabulated"]
+JOINT = [*QUICK, "absorption.model=tabulated", "difference_map=True", "convergence=True"]
 EXCLUDE = "crystals.exclude_bad=True"
 
 
@@ -153,6 +161,37 @@ def test_all_other_files_are_written(joint):
     assert "thickness_profile_1" in page and ">1.expt<" in page
     log = (joint / "dials.hybrid_refine.log").read_text()
     assert "Crystals:" in log and "crystals are" not in log
+
+
+def test_limits_and_difference_map_of_all(joint):
+    """Raising the limits changes the amplitudes by less than 5 %; a map is made."""
+    summary = summary_of(joint)
+    assert [row["setting"] for row in summary["convergence"]][:3] == ["g_max", "s_max", "tilt_step"]
+    assert all(row["change"] < 0.05 for row in summary["convergence"])
+    assert summary["difference_map"]["rms"] > 0
+
+
+def test_two_processes_have_the_result_of_one(joint, run_in_tmp_path):
+    """To the last digit, of two crystals at two wavelengths that absorb."""
+    for name in PAIRS:
+        shutil.copy(joint / name, run_in_tmp_path)
+    command = ["-m", "dials_hybrid_refine.command_line.hybrid_refine", *PAIRS, *JOINT]
+    with started(2 * [command]) as processes:
+        assert [code for code, *_ in outcomes(processes)] == [0, 0]
+    assert plain(summary_of(run_in_tmp_path)) == plain(summary_of(joint))
+
+
+def test_image_by_image(crystals):
+    """Slices of both crystals: whole reflections are reported, as many as there are."""
+    hybrid_refine.run([*PAIRS, *QUICK, "intensity=slices"])
+    summary = summary_of(crystals)
+    together, both = summary["statistics"], summary["crystals"]
+    for i, crystal in enumerate(both):
+        n = len(flex.reflection_table.from_file(f"{i}.refl"))
+        found = sum(crystal[key] for key in ("n_reflections", "n_rejected", "n_held_out"))
+        assert 0.9 * n < found <= n
+        assert crystal["r_obs"] < 0.06
+    assert together["slices"]["n_slices"] > 2 * together["n_reflections"]
 
 
 def test_a_refinement_goes_on_with_what_a_checkpoint_has(joint, run_in_tmp_path):

@@ -69,7 +69,12 @@ def test_keys(summary):
             "mean_su": NUMBER,
             "std_su": NUMBER,
         },
-        "orientation": {"experiment": COUNT, "phi": NUMBER, "correction": LIST},
+        "orientation": {
+            "experiment": COUNT,
+            "phi": NUMBER,
+            "correction": LIST,
+            "correction_su": LIST,
+        },
         "scale": {"experiment": COUNT, "phi": NUMBER, "scale": NUMBER},
     }.items():
         assert len(summary[name]) == 20, name

@@ -90,6 +90,7 @@ def test_figures_of_each_crystal() -> None:
         thickness_mean_su=np.ones(3),
         thickness_std_su=np.ones(3),
         orientation=np.array([[0.3, 0, 0], [0, 0.4, 0], [0, 0, 0.1]]),
+        orientation_su=np.zeros((3, 3)),
         scale=np.array([1.0, 3.0, 7.0]),
         thickness_nodes=np.ones((3, 1)),
         thickness_weight=np.ones((3, 1)),

@@ -15,6 +15,7 @@ from test_objective import (
 )
 
 from dials_hybrid_refine.models.hybrid import HybridModel
+from dials_hybrid_refine.models.orientation.smooth import SmoothOrientation
 from dials_hybrid_refine.models.thickness.constant import ConstantThickness
 from dials_hybrid_refine.models.thickness.geometric import GeometricThickness
 from dials_hybrid_refine.models.thickness.given import GivenThickness
@@ -22,8 +23,9 @@ from dials_hybrid_refine.models.thickness.neural_mean import NeuralMeanThickness
 from dials_hybrid_refine.refinement.minimise import levenberg_marquardt_steps
 from dials_hybrid_refine.refinement.objective import GaussNewton, Objective
 from dials_hybrid_refine.refinement.profile_uncertainty import (
+    covariance_of,
+    orientation_uncertainty,
     profile_uncertainty,
-    thickness_covariance,
 )
 
 EXPERIMENT = torch.zeros(7, dtype=torch.int64)
@@ -72,7 +74,7 @@ def test_other_parameters_are_marginalised() -> None:
     bounds = torch.zeros(len(names), dtype=torch.float64)
     bounds[place] = 0.01
     zero = torch.zeros_like(matrix)
-    found = thickness_covariance(model, GaussNewton(matrix, zero, 0.0, bounds=bounds))
+    found = covariance_of(model.thickness, model, GaussNewton(matrix, zero, 0.0, bounds=bounds))
     matrix[place, place] += 0.01
     expected = torch.linalg.inv(matrix)[place, place]
     assert found.item() == pytest.approx(expected.item(), rel=1e-6)
@@ -92,7 +94,7 @@ def refined(objective: Objective, n_steps: int = 12) -> tuple[torch.Tensor, ...]
     free = [p for p in objective.model.parameters() if p.requires_grad]
     torch.nn.utils.vector_to_parameters(parameters, free)
     model = objective.model
-    covariance = thickness_covariance(model, objective.gauss_newton_matrix())
+    covariance = covariance_of(model.thickness, model, objective.gauss_newton_matrix())
     with torch.no_grad():
         distribution = model.thickness(EXPERIMENT, PHI)
     uncertainty = profile_uncertainty(model.thickness, covariance, EXPERIMENT, PHI)
@@ -165,3 +167,18 @@ def test_a_mean_that_changes_is_recovered() -> None:
     model = fixed(make_model(NeuralMeanThickness(300.0, RANGE), absorption=None))
     mean, _, _, _ = refined(make_objective(model, truth, scale_variation=1.0), n_steps=20)
     np.testing.assert_allclose(mean, np.interp(PHI, RANGE[0], [280, 340]), rtol=0.01)
+
+
+def test_uncertainty_of_the_orientation() -> None:
+    """At a knot the correction is the knot, in units of 0.05 degrees; half way, 9/16 of either side's."""
+    orientation = SmoothOrientation([(0.0, 12.0)], knot_distance=4.0)
+    variance = torch.arange(1.0, 13.0).double() ** 2  # four knots of three components
+    phi = torch.tensor([4.0, 6.0], dtype=torch.float64)
+    at_knot, between = orientation_uncertainty(
+        orientation, torch.diag(variance), torch.zeros(2, dtype=torch.int64), phi
+    )
+    knots = variance.sqrt().view(4, 3)
+    torch.testing.assert_close(at_knot, 0.05 * knots[1], rtol=1e-5, atol=0)
+    share = torch.tensor([-1, 9, 9, -1], dtype=torch.float64)[:, None] / 16
+    expected = 0.05 * (share * knots).square().sum(0).sqrt()
+    torch.testing.assert_close(between, expected, rtol=1e-5, atol=0)

@@ -46,7 +46,7 @@ def profiles(n: int = 8) -> Profiles:
         experiment=np.zeros(n, dtype=np.int64), phi=np.arange(n) + 0.5,
         thickness_mean=250 * ones, thickness_std=50 * ones,
         thickness_mean_su=ones, thickness_std_su=ones,
-        orientation=np.full((n, 3), 0.05), scale=3e4 * (1 + 0.3 * np.sin(np.arange(n))),
+        orientation=np.full((n, 3), 0.05), orientation_su=np.zeros((n, 3)), scale=3e4 * (1 + 0.3 * np.sin(np.arange(n))),
         thickness_nodes=nodes, thickness_weight=np.full_like(nodes, 1 / 8),
     )  # fmt: skip
 
