@@ -153,18 +153,19 @@ def _joined(
         if failure is not None:
             raise failure
         return [*(s.value for s in sums), *disjoint]
-    # what each process has found stays apart: a sum of them would be rounded in the order of the network
-    high, low = (torch.cat([part for s in sums for part in [s.parts[k]]]) for k in (0, 1))
-    apart = torch.zeros(ranks.size, 2, len(high), dtype=torch.float64)
-    apart[ranks.rank] = torch.stack([high, low])
-    message = torch.cat([apart.reshape(-1), *(x.reshape(-1) for x in disjoint)])
-    found = ranks.sum(message, failure)
-    together = TwofoldSum(torch.zeros(len(high), dtype=torch.float64))
-    for part in found[: apart.numel()].view(apart.shape).reshape(-1, len(high)):
-        together.add(part)
-    of_sums = together.value.split([len(s.parts[0]) for s in sums])
-    others = found[apart.numel() :].split([x.numel() for x in disjoint])
-    return [*of_sums, *(x.view(y.shape) for x, y in zip(others, disjoint))]
+    own = torch.stack([s.value.abs().max() for s in sums])
+    largest = ranks.largest(own if failure is None else torch.full_like(own, torch.inf))
+    if not largest.isfinite().all():
+        ranks.sum(torch.zeros(0, dtype=torch.float64), failure)
+        return [*(torch.full_like(s.value, torch.nan) for s in sums), *disjoint]
+    grids = [s.on_grid(float(most) or 1.0, ranks.size) for s, most in zip(sums, largest)]
+    parts = [part for pair in grids for part in pair]
+    flat = [x.reshape(-1) for x in (*parts, *disjoint)]
+    found = ranks.sum(torch.cat(flat)).split([len(x) for x in flat])
+    totals = [
+        coarse + fine for coarse, fine in zip(found[: len(parts) : 2], found[1 : len(parts) : 2])
+    ]
+    return [*totals, *(x.view(y.shape) for x, y in zip(found[len(parts) :], disjoint))]
 
 
 def propagate(

@@ -111,6 +111,15 @@ class Ranks:
             return flag
         return bool(self._reduced(torch.tensor([float(flag)], dtype=torch.float64)))
 
+    def largest(self, values: torch.Tensor) -> torch.Tensor:
+        """The largest over all processes of each value that is not negative; infinite for NaN.
+
+        Raises:
+            ProcessLost: if one has ended or does not answer.
+        """
+        values = values.nan_to_num(nan=torch.inf, posinf=torch.inf)
+        return values if self.size == 1 else self._reduced(values, dist.ReduceOp.MAX)
+
     def agree(self, text: str) -> bool:
         """Whether all processes give the same text; none goes on before all have given theirs.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 
@@ -32,3 +34,22 @@ class TwofoldSum:
     def value(self) -> torch.Tensor:
         """The sum so far."""
         return self.parts[0] + self.parts[1]
+
+    def on_grid(self, largest: float, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Two numbers, coarse and fine, for each of the sum's, which add up to it.
+
+        Those of n sums can be added without any rounding: multiples of one power of two, small enough for 53 digits
+        (Demmel & Nguyen (2015), IEEE Trans. Comput. 64, 2060). What is beyond 100 - 2 log2(n) binary digits of
+        ``largest`` is left out.
+
+        Args:
+            largest: no element of any of the sums is larger; not zero.
+            n: at most some thousands, or the digits that are left do not suffice.
+        """
+        high, low = self.parts
+        spare = math.ceil(math.log2(n))
+        unit = 2.0 ** (math.frexp(largest)[1] + spare - 50)
+        coarse = torch.round(high / unit) * unit
+        fine_unit = unit * 2.0 ** (spare - 51)
+        fine = torch.round(((high - coarse) + low) / fine_unit) * fine_unit
+        return coarse, fine
