@@ -230,7 +230,7 @@ frames {
             "(1/Angstrom) more than is needed to reach zero."
 }
 refinement {
-  max_cycles = 6
+  max_cycles = 10
     .type = int(value_min=1)
     .help = "Most cycles with the full calculation."
   max_steps = 20

@@ -60,6 +60,7 @@ def levenberg_marquardt_steps(
     normal_matrix: Callable[[], torch.Tensor],
     start: torch.Tensor,
     damping: float = 1.0,
+    relative_damping: torch.Tensor | float = 1.0,
     max_step: float = 20.0,
     hessian: torch.Tensor | None = None,
     age: int = 0,
@@ -72,7 +73,8 @@ def levenberg_marquardt_steps(
         normal_matrix: half the approximate Hessian (p, p) at the parameters of the last call of
             ``function``. It serves for another step where it has foretold a step's decrease well.
         start: parameters to start from, in units in which 1 is a large step.
-        damping: starting value of lambda; the damped Hessian is H + lambda (diag H + 1).
+        damping: starting value of lambda; the damped Hessian is H + lambda r (diag H + 1).
+        relative_damping: r, shape (p,) or one for all.
         max_step: longest change of any one parameter in a step.
         hessian, age: of the ``Step`` to go on from, whose parameters and damping are ``start`` and
             ``damping``.
@@ -89,7 +91,7 @@ def levenberg_marquardt_steps(
             hessian, age = 2 * normal_matrix(), 0
         first_damping = damping
         for _ in range(_MAX_TRIALS if age == 0 else _MAX_TRIALS_LATER):
-            step = -_solve(damped(hessian, damping), gradient)
+            step = -_solve(damped(hessian, damping * relative_damping), gradient)
             step *= min(1.0, max_step / max(float(step.abs().max()), 1e-30))
             trial, trial_gradient = function(parameters + step)
             decrease = evaluation.loss - trial.loss
@@ -118,8 +120,8 @@ def _is_usable(evaluation: HasLoss, gradient: torch.Tensor) -> bool:
     return math.isfinite(evaluation.loss) and bool(gradient.isfinite().all())
 
 
-def damped(hessian: torch.Tensor, damping: float) -> torch.Tensor:
-    """H + lambda (diag H + 1), shape (p, p)."""
+def damped(hessian: torch.Tensor, damping: torch.Tensor | float) -> torch.Tensor:
+    """H + lambda (diag H + 1), shape (p, p), for one lambda or one for each parameter (p,)."""
     return hessian + damping * torch.diag(hessian.diagonal().clamp_min(0) + 1)
 
 

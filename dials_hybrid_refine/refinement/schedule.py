@@ -27,7 +27,7 @@ class Schedule:
 
     coarse_steps: int = 6
     coarse_tolerance: float = 1e-2
-    cycles: int = 6
+    cycles: int = 10
     steps_per_cycle: int = 20
     tolerance: float = 2e-3
     largest_shift: float = 0.3

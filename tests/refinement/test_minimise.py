@@ -119,3 +119,17 @@ def test_a_loss_that_is_not_a_number_is_stepped_back_from() -> None:
     assert float(step.parameters[0]) == pytest.approx(0.01, rel=1e-5)
     *_, step = levenberg_marquardt_steps(function, function.normal, start)
     assert float(step.parameters[0]) == pytest.approx(0.01, rel=1e-5)
+
+
+def test_parameters_that_are_not_damped_take_the_whole_step() -> None:
+    """A sum of squares (x - 1)^2 + (y - 1)^2, y alone damped by lambda (H + 1) with H = 2."""
+    function = Counted(lambda x: x - 1)
+    start = torch.zeros(2, dtype=torch.float64)
+    relative = torch.tensor([0.0, 0.5], dtype=torch.float64)
+    step = next(
+        levenberg_marquardt_steps(function, function.normal, start, 1.0, relative, max_step=5.0)
+    )
+    # round-off of the factorisation needs 1e-12 of the mean diagonal
+    torch.testing.assert_close(
+        step.parameters, torch.tensor([1.0, 2 / 3.5], dtype=torch.float64), rtol=1e-9, atol=0
+    )
