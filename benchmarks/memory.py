@@ -29,7 +29,7 @@ from dials_hybrid_refine.models.thickness.constant import ConstantThickness
 from dials_hybrid_refine.refinement.dataset import Dataset, build_simulator, check_memory
 from dials_hybrid_refine.refinement.objective import Objective
 from dials_hybrid_refine.refinement.settings import fine_selection
-from dials_hybrid_refine.refinement.thickness_course import set_thickness
+from dials_hybrid_refine.refinement.thickness_course import StartingThickness, set_thickness
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -40,12 +40,12 @@ def main(arguments: Sequence[str]) -> None:
     files = read_input(command)
     options = refinement_options(command.params)
     structure = StructureModel(files.model.structure, options.structure, files.model.constraints)
-    scans, observations = [files.scan], files.observations
-    orientation = orientation_model(options.orientation, [files.scan.phi_range])
-    model = HybridModel(structure, ConstantThickness(500.0), orientation)
+    scans, observations = files.scans, files.observations
+    orientation = orientation_model(options.orientation, [scan.phi_range for scan in scans])
+    model = HybridModel(structure, ConstantThickness(500.0, len(scans)), orientation)
     data = Dataset(scans, observations, np.zeros(len(observations), dtype=bool))
-    set_thickness(model, data, options, 500.0, 125.0)
-    lengths = np.linalg.norm(observations.hkl @ files.scan.crystal_settings[0].T, axis=1)
+    set_thickness(model, data, options, StartingThickness.of(len(scans) * [(500.0, 125.0)]))
+    lengths = np.linalg.norm(observations.hkl @ scans[0].crystal_settings[0].T, axis=1)
     beams = options.beams
     limits = fine_selection(lengths.max(), 750.0, beams.g_max, beams.s_max, beams.tilt_step)
     limits = replace(limits, tilts_per_window=beams.tilts_per_window)

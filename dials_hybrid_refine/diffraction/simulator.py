@@ -285,14 +285,14 @@ class Simulator:
 
     def thickness_derivatives(
         self, atoms: AtomicParameters, models: PhysicalModels, slopes: bool = True
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Derivatives of ``Contributions.value`` with respect to weights and thicknesses.
 
         Args:
-            slopes: whether those with respect to thicknesses are wanted; else they are zero.
+            slopes: whether those with respect to thicknesses are wanted.
 
         Returns:
-            Two tensors of shape (P, m): d value / d weight_m and d value / d thickness_m of
+            Two tensors of shape (P, m): d value / d weight_m and, or None, d value / d thickness_m of
             the contribution's block, detached. Effects are linearised at the current curves and
             values; one that mixes parts of several blocks is taken as if all blocks moved alike.
         """
@@ -301,13 +301,13 @@ class Simulator:
             window = batch.pair_weight[:, None].to(part.dtype)
             return (part[batch.pair_block, :, batch.pair_row] * window).sum(-1).double()
 
-        def reduce(part: BatchInput, nodes: NodeIntensities) -> tuple[torch.Tensor, torch.Tensor]:
+        def reduce(part: BatchInput, nodes: NodeIntensities) -> torch.Tensor:
             nodes = _after_effects(nodes, part.weight, models, part.batch)
             by_weight = integrate(part.batch, nodes.intensity)
             if nodes.slope is None:
-                return by_weight, torch.zeros_like(by_weight)
+                return by_weight
             weight = part.weight[part.batch.pair_block]
-            return by_weight, integrate(part.batch, nodes.slope) * weight
+            return torch.cat([by_weight, integrate(part.batch, nodes.slope) * weight], dim=1)
 
         inputs = self._inputs(atoms, self._potentials(atoms, models), models)
         own = [inputs[i] for i in self._own_inputs(inputs)]
@@ -316,13 +316,15 @@ class Simulator:
             parts = propagate_nodes(
                 own, self.settings, lambda position, nodes: reduce(own[position], nodes), slopes
             )
-            return self._means([torch.cat(part, dim=1) for part in parts])
+            return self._means(parts)
 
         first = self.batches[0]
         m = models.thickness(first.experiment, first.phi_centre)[0].shape[1]
-        found = self._shared.gather(of_own, self._pair_counts, (2 * m,))
-        tails = found[0].new_zeros(len(self._tail_weight), 2 * m)
-        by_weight, by_thickness = torch.cat([*found, tails]).split(m, dim=1)
+        width = 2 * m if slopes else m
+        found = self._shared.gather(of_own, self._pair_counts, (width,))
+        tails = found[0].new_zeros(len(self._tail_weight), width)
+        derivatives = torch.cat([*found, tails])
+        by_weight, by_thickness = derivatives[:, :m], derivatives[:, m:] if slopes else None
         if not models.intensity_effects:
             return by_weight, by_thickness
         with torch.no_grad():
@@ -335,7 +337,7 @@ class Simulator:
                 ]
                 return torch.stack(changed, dim=1)
 
-            return change(by_weight), change(by_thickness)
+            return change(by_weight), None if by_thickness is None else change(by_thickness)
 
     def _inputs(
         self,

@@ -421,8 +421,11 @@ class Objective:
 
         by_parameter = parameter_jacobian(nodes, parameters)
         moving = bool(by_parameter[:, by_parameter.shape[1] // 2 :].any())
-        by_weight, by_thickness = self.simulator.thickness_derivatives(atoms, models, moving)
-        parts = torch.cat([by_weight, by_thickness], dim=1)
+        parts, by_thickness = self.simulator.thickness_derivatives(atoms, models, moving)
+        if by_thickness is None:
+            by_parameter = by_parameter[:, : parts.shape[1]]
+        else:
+            parts = torch.cat([parts, by_thickness], dim=1)
         return self._gather_by_place(parts, by_parameter, base.block, base, scales)
 
     def _orientation_columns(
