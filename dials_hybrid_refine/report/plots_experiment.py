@@ -122,16 +122,21 @@ def _orientation(profiles: Profiles, experiments: NDArray[np.int64]) -> Figure:
         for k, (name, colour) in enumerate((("x", BLUE), ("y", VERMILION), ("z", GREEN))):
             label = of_experiment(f"about {name}", int(experiment), len(experiments))
             values = profiles.orientation[mine, k]
-            su = profiles.orientation_su[mine, k]
-            traces.append(band(profiles.phi[mine], values, su, f"{label} ± s.u.", colour))
+            if len(experiments) == 1:
+                su = profiles.orientation_su[mine, k]
+                uncertainty = band(profiles.phi[mine], values, su, f"{label} ± s.u.", colour)
+                traces.append({**uncertainty, "showlegend": False})
             traces.append(line(profiles.phi[mine], values, label, colour, line={"dash": dash}))
+    bands = (
+        " Bands are ± one standard uncertainty, which includes the prior, whose it is where the data say little: about the beam, "
+        "and mostly about the rotation axis."
+    )
     return Figure(
         "orientation_correction",
         PANEL,
         "Orientation correction",
         "Components of the rotation vector that turns the crystal from its integrated to its refined "
-        "orientation, in the laboratory frame of DIALS. Bands are ± one standard uncertainty, which includes the "
-        "prior, whose it is where the data say little: about the beam, and mostly about the rotation axis.",
+        "orientation, in the laboratory frame of DIALS." + bands * (len(experiments) == 1),
         traces,
         layout(axis(_ANGLE), axis("Correction (°)")),
     )
