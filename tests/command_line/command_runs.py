@@ -19,6 +19,7 @@ FAST = [
     "refinement.coarse_steps=2",
     "refinement.max_steps=2",
     "thickness.max=600",
+    "orientation.scan=False",
     "nproc=1",
 ]
 #: files that are written on request only
