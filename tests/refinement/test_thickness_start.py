@@ -16,7 +16,7 @@ from dials_hybrid_refine.diffraction.beams import BeamSelection
 from dials_hybrid_refine.diffraction.observations import Observations
 from dials_hybrid_refine.diffraction.propagation_settings import PropagationSettings
 from dials_hybrid_refine.diffraction.scan import ScanGeometry
-from dials_hybrid_refine.models.choose import ThicknessOptions
+from dials_hybrid_refine.models.choose import OrientationOptions, ThicknessOptions
 from dials_hybrid_refine.models.hybrid import HybridModel
 from dials_hybrid_refine.models.orientation.smooth import SmoothOrientation
 from dials_hybrid_refine.models.simulate import simulate_intensities
@@ -107,6 +107,7 @@ def test_a_start_far_off_does_no_harm(thickness: float, start: float) -> None:
         thickness_start=start,
         beams=BeamOptions(g_max=1.3, s_max=0.012),
         schedule=Schedule(coarse_steps=2, cycles=1, steps_per_cycle=1),
+        orientation=OrientationOptions(scan=False),
         propagation=ONE_THREAD,
     )
     result = run_refinement([scan], observations, displaced(0.1), options)
