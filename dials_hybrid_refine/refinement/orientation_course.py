@@ -9,6 +9,7 @@ from typing import Any
 
 from dials_hybrid_refine.diffraction.beams import BeamSelection
 from dials_hybrid_refine.models.hybrid import HybridModel
+from dials_hybrid_refine.refinement.breakdown import unless_broken
 from dials_hybrid_refine.refinement.dataset import Dataset, build_simulator
 from dials_hybrid_refine.refinement.journal import Journal
 from dials_hybrid_refine.refinement.options import RefinementOptions
@@ -51,7 +52,11 @@ def start_orientation(
         simulator = build_simulator(sample, model, coarse(nodes[-1]), options.propagation)
         used = ~sample.held_out
         weights = loss_weights(sample.observations, used, options.weighting, 1.0)
-        return asdict(scan_orientation(simulator, model, sample, weights, nodes))
+        found, _ = unless_broken(
+            "the search of the orientation",
+            lambda: scan_orientation(simulator, model, sample, weights, nodes),
+        )
+        return asdict(found or OrientationPath.as_given())
 
     entry = journal.remembered("orientation scan", scan)
     phi = entry.array("phi", (None,))

@@ -39,6 +39,8 @@ _RESIDUALS_PER_INDEPENDENT = 10.0
 _CLEARLY_BETTER = 5.0
 #: standard deviations of thickness relative to the mean
 _WIDTHS = (0.15, 0.35)
+#: of the angle between rotation axis and beam: below, their normal is arbitrary
+_LEAST_SINE = 1e-3
 #: the directions, in their order
 _AXIS, _NORMAL = 0, 1
 
@@ -59,6 +61,11 @@ class OrientationPath:
     phi: _Array
     angles: _Array
     gain: float
+
+    @classmethod
+    def as_given(cls) -> OrientationPath:
+        """No turn anywhere."""
+        return cls(np.zeros(0, dtype=np.int64), np.zeros(0), np.zeros((0, 2)), 0.0)
 
     @property
     def is_clear(self) -> bool:
@@ -83,7 +90,10 @@ def _directions(scan: ScanGeometry) -> _Array:
     """Rotation axis and normal of axis and beam, unit vectors (2, 3) of the laboratory frame."""
     (axis,) = scan.rotation_axes(np.array([np.mean(scan.phi_range)]))
     normal = np.cross(axis, scan.beam_direction)
-    return np.stack([axis, normal / np.linalg.norm(normal)])
+    length = np.linalg.norm(normal)
+    if length < _LEAST_SINE:
+        raise ArithmeticError("the rotation axis is parallel to the beam")
+    return np.stack([axis, normal / length])
 
 
 @dataclass(frozen=True)

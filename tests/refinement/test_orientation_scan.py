@@ -22,8 +22,12 @@ from dials_hybrid_refine.models.structure import RefinedParameters, StructureMod
 from dials_hybrid_refine.models.thickness.constant import ConstantThickness
 from dials_hybrid_refine.models.thickness.given import GivenThickness
 from dials_hybrid_refine.refinement.dataset import Dataset, build_simulator
+from dials_hybrid_refine.refinement.journal import Journal
+from dials_hybrid_refine.refinement.options import RefinementOptions
+from dials_hybrid_refine.refinement.orientation_course import start_orientation
 from dials_hybrid_refine.refinement.orientation_scan import OrientationPath, scan_orientation
 from dials_hybrid_refine.refinement.settings import coarse_selection, scan_nodes
+from dials_hybrid_refine.refinement.thickness_start import ThicknessScan
 from dials_hybrid_refine.refinement.weights import Weighting, loss_weights
 
 G_MAX = 1.2
@@ -104,3 +108,24 @@ def test_a_crystal_that_is_right_is_left_alone() -> None:
     path, *_ = search(np.zeros(len(scan.phi_points)))
     assert not path.is_clear
     assert path.largest == 0
+
+
+def test_a_search_that_cannot_be_made_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    """Of an absurd structure: a warning, and no turn."""
+    scan, observations = simulated()
+    absurd = perovskite_structure()
+    for scatterer in absurd.scatterers():
+        scatterer.occupancy = 1e30
+    model = HybridModel(
+        StructureModel(absurd, RefinedParameters()),
+        ConstantThickness(500.0),
+        SmoothOrientation([scan.phi_range]),
+    )
+    data = Dataset([scan], observations, np.zeros(len(observations), dtype=bool))
+    thickness = ThicknessScan(np.array([50.0, 100.0]), np.array([15.0, 30.0]), np.array([2.0, 1.0]))
+    options = RefinementOptions(propagation=ONE_THREAD)
+    turned = start_orientation(
+        Journal(), model, data, options, lambda t: coarse_selection(G_MAX, t), [thickness]
+    )
+    assert not turned
+    assert "search of the orientation could not be computed" in caplog.text
