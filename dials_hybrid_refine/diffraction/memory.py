@@ -103,8 +103,8 @@ def usual_terms(s_max: float, thickness: float) -> int:
     """Terms of the Chebyshev series, about: 2 pi rho t and some more.
 
     Args:
-        s_max: largest excitation error of the beams, 1/Angstrom. The half width rho of the spectrum is a little more:
-            twice as much at most where atoms are not heavier than those of CsPbBr3.
+        s_max: largest excitation error of the beams, 1/Angstrom. The half width rho of the spectrum is 1.1 times as
+            much for quartz and 1.4 times for CsPbBr3 (``benchmarks/crystals.py``); twice leaves room.
         thickness: the largest, Angstrom.
     """
     return int(2 * math.pi * 2 * s_max * thickness) + 50

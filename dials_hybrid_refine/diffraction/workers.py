@@ -53,16 +53,12 @@ def _prepare_thread() -> None:
 
 
 #: bytes for all but kept vectors: Python with torch and DIALS and the tables it has read, and what is in
-#: work. A fixed number, not what the process holds at the moment: which vectors are kept decides on the last
-#: digits, and runs are to be repeatable
+#: work. A fixed number, not what the process holds at the moment: how long a run takes is to be repeatable
 _OTHER_BYTES = 1_600_000_000
 
 
 def keep_bytes(memory: float) -> int:
-    """Bytes that may be kept so that the process stays within ``memory`` GB.
-
-    The result of a calculation depends on it by rounding only.
-    """
+    """Bytes that may be kept so that the process stays within ``memory`` GB."""
     return max(0, int(memory * 1e9) - _OTHER_BYTES)
 
 

@@ -22,7 +22,11 @@ from dials_hybrid_refine.diffraction.scan import ScanGeometry
 from dials_hybrid_refine.diffraction.simulator import Simulator
 from dials_hybrid_refine.models.hybrid import HybridModel
 from dials_hybrid_refine.refinement.dataset import Dataset
-from dials_hybrid_refine.refinement.thickness_start import normal_distribution
+from dials_hybrid_refine.refinement.thickness_start import (
+    SCANNED_WIDTHS,
+    normal_distribution,
+    uniform_on,
+)
 
 #: degrees: of a stretch of the scan, and between trials
 _STRETCH = 10.0
@@ -37,8 +41,6 @@ _EXPECTED_SIZE, _EXPECTED_CHANGE = 0.15, 0.1
 _RESIDUALS_PER_INDEPENDENT = 10.0
 #: by which the log of the posterior probability must rise
 _CLEARLY_BETTER = 5.0
-#: standard deviations of thickness relative to the mean
-_WIDTHS = (0.15, 0.35)
 #: of the angle between rotation axis and beam: below, their normal is arbitrary
 _LEAST_SINE = 1e-3
 #: the directions, in their order
@@ -139,19 +141,11 @@ class _Trials:
         distributions = [
             normal_distribution(nodes, mean, max(spacing, relative * mean))
             for mean, spacing in zip(nodes, np.gradient(nodes))
-            for relative in _WIDTHS
+            for relative in SCANNED_WIDTHS
         ]
         self._distributions = np.stack(distributions, axis=1)
         self._directions = [_directions(scan) for scan in data.scans]
-        node_tensor = torch.from_numpy(nodes)
-
-        def uniform(
-            experiment: torch.Tensor, phi: torch.Tensor
-        ) -> tuple[torch.Tensor, torch.Tensor]:
-            thickness = node_tensor.expand(len(phi), len(nodes))
-            return thickness, torch.full_like(thickness, 1 / len(nodes))
-
-        self._models = replace(model.physical_models(), thickness=uniform)
+        self._models = replace(model.physical_models(), thickness=uniform_on(nodes))
         base = simulator(model.atoms(), self._models)
         self._observation = base.observation
         # what does not depend on thickness (the tails) changes little with orientation

@@ -28,11 +28,11 @@ from dials_hybrid_refine.diffraction.propagation_settings import PropagationSett
 from dials_hybrid_refine.models.hybrid import HybridModel
 from dials_hybrid_refine.refinement.breakdown import BREAKDOWNS, sentence_of
 from dials_hybrid_refine.refinement.dataset import Dataset, build_simulator
-from dials_hybrid_refine.refinement.jacobian import places_of
 from dials_hybrid_refine.refinement.journal import Entry, Journal
 from dials_hybrid_refine.refinement.minimise import levenberg_marquardt_steps
 from dials_hybrid_refine.refinement.objective import Evaluation, GaussNewton, Objective
 from dials_hybrid_refine.refinement.refinement_state import RefinementState
+from dials_hybrid_refine.refinement.relative_damping import relative_damping
 from dials_hybrid_refine.refinement.result import Iteration
 from dials_hybrid_refine.refinement.schedule import Controls, Schedule
 from dials_hybrid_refine.refinement.shared_columns import SharedColumns
@@ -54,11 +54,6 @@ _Function = Callable[[torch.Tensor], tuple[Evaluation, torch.Tensor]]
 #: Levenberg-Marquardt steps that share the derivatives with respect to the structure, at least;
 #: more for many parameters: one for each 20
 _STEPS_WITH_STRUCTURE = 4
-
-#: damping of structure, orientation and all else, relative to that of the thickness: a network is nothing
-#: like linear beyond small steps, the others are. From the coarse fit of the DIALS quartz data a step with 1 lowered
-#: the loss of 1494 by 71 at best, one with 0.1 by 83, and the structure's part of it was twice as long.
-_DAMPING_OF_OTHERS = 0.1
 
 
 @dataclass(frozen=True)
@@ -356,14 +351,6 @@ class Refinement:
         parameters = [p for p in self.state.model.parameters() if p.requires_grad]
         return torch.nn.utils.parameters_to_vector(parameters).detach().clone()
 
-    def _relative_damping(self) -> torch.Tensor:
-        """Shape (p,): of the thickness model 1, of all others ``_DAMPING_OF_OTHERS``."""
-        parameters = [p for p in self.state.model.parameters() if p.requires_grad]
-        own = places_of(self.state.model.thickness.parameters(), parameters)
-        relative = torch.full((sum(p.numel() for p in parameters),), _DAMPING_OF_OTHERS)
-        relative[own] = 1.0
-        return relative.double()
-
     def _set_vector(self, vector: torch.Tensor) -> None:
         parameters = [p for p in self.state.model.parameters() if p.requires_grad]
         torch.nn.utils.vector_to_parameters(vector, parameters)
@@ -419,7 +406,7 @@ class Refinement:
             self._normal_matrix,
             self._vector(),
             way.damping,
-            self._relative_damping(),
+            relative_damping(self.state.model),
             hessian=way.hessian,
             age=way.age,
         )

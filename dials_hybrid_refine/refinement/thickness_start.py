@@ -14,6 +14,9 @@ from dials_hybrid_refine.diffraction.simulator import Simulator
 from dials_hybrid_refine.models.hybrid import HybridModel
 from dials_hybrid_refine.models.scale import overall_scale, solve_scales
 
+#: standard deviations of the distributions that are tried, relative to their means
+SCANNED_WIDTHS = (0.15, 0.35)
+
 #: share of chi^2 that the best of a range of thicker crystals may leave of that of a thinner range
 _CLEARLY_BETTER = 0.9
 
@@ -55,6 +58,19 @@ def normal_distribution(
     return np.asarray(weights / weights.sum())
 
 
+def uniform_on(
+    nodes: NDArray[np.float64],
+) -> Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
+    """``PhysicalModels.thickness`` that gives all nodes (m,) the same weight everywhere."""
+    node_tensor = torch.from_numpy(nodes)
+
+    def uniform(experiment: torch.Tensor, phi: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        thickness = node_tensor.expand(len(phi), len(nodes))
+        return thickness, torch.full_like(thickness, 1 / len(nodes))
+
+    return uniform
+
+
 def scan_thickness(
     simulator: Simulator,
     model: HybridModel,
@@ -73,15 +89,8 @@ def scan_thickness(
     Raises:
         ArithmeticError: if no thickness fits the observations at all, saying why.
     """
-    node_tensor = torch.from_numpy(nodes)
-
-    def uniform(experiment: torch.Tensor, phi: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        thickness = node_tensor.expand(len(phi), len(nodes))
-        return thickness, torch.full_like(thickness, 1 / len(nodes))
-
     with torch.no_grad():
-        models = model.physical_models()
-        models = replace(models, thickness=uniform)
+        models = replace(model.physical_models(), thickness=uniform_on(nodes))
         base = simulator(model.atoms(), models)
         by_node, _ = simulator.thickness_derivatives(model.atoms(), models, slopes=False)
         # the tails beyond s_max do not depend on thickness: whole in every node
@@ -92,7 +101,7 @@ def scan_thickness(
         unusable: ArithmeticError | None = None
         intensity = torch.from_numpy(observations.intensity)
         for mean, spacing in zip(nodes, np.gradient(nodes)):
-            for relative in (0.15, 0.35):
+            for relative in SCANNED_WIDTHS:
                 width = max(spacing, relative * mean)
                 weight = torch.from_numpy(normal_distribution(nodes, mean, width))
                 design = torch.zeros(

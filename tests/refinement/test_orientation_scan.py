@@ -93,6 +93,7 @@ def test_a_turned_crystal_is_turned_back() -> None:
     path, model, scan = search(given)
     assert path.is_clear
     expected = -np.interp(path.phi, scan.phi_points, given)
+    # less than half a step of the search
     assert path.angles[:, 1] == pytest.approx(expected, abs=0.04)
     path.apply(model, [scan])
     phi = torch.from_numpy(path.phi)[None]
