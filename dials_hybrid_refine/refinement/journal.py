@@ -9,7 +9,7 @@ The part that was under way goes on from its last step in the journal.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,6 +83,10 @@ class Entry:
             raise ValueError(self._unsuitable(key))
         return [Entry(self.name, part) for part in found]
 
+    def without(self, keys: Collection[str]) -> Entry:
+        """The same without some of its content."""
+        return Entry(self.name, {k: v for k, v in self.content.items() if k not in keys})
+
     def _unsuitable(self, key: str) -> str:
         return (
             f"the checkpoint does not suit this refinement ({key} of {self.name}): "
@@ -137,8 +141,14 @@ class Journal:
             self.running = entry()
             self.save(self)
 
-    def finish(self, entry: Entry) -> None:
-        """Note that a part is done."""
+    def finish(self, entry: Entry, replaced: Collection[str] = ()) -> None:
+        """Note that a part is done.
+
+        Args:
+            replaced: keys of content, large maybe, that only the last part with it is asked for.
+        """
+        if replaced:
+            self.entries = [earlier.without(replaced) for earlier in self.entries]
         self.entries.append(entry)
         self.running = None
         self._n_passed += 1

@@ -177,17 +177,16 @@ def run_refinement(
     start = coarse_start(refinement, sample, options, coarse, first)
     if not refinement.state.is_over:
         start = coarse_end(refinement, sample, options, coarse, start)
-    if sample is not data:
-        refinement = refinement.with_data(data)
-        refinement.judge_outliers(coarse(start.largest))
     if not refinement.state.is_over:
         if options.exclude_bad:
-            assert refinement.state.evaluation is not None
-            exclude_bad(data, refinement.state.evaluation.calculated.numpy())
+            evaluation = refinement.with_data(data).evaluate(coarse(start.largest))
+            exclude_bad(data, evaluation.calculated.numpy())
         if options.thickness.largest is None:
             assert refinement.state.objective is not None
             trim_thickness(model, refinement.state.objective)
-        fine = _fine_cycles(refinement, data, g_data, start.thick_part, options, sampling)
+        refinement, fine = _fine_cycles(
+            refinement, data, g_data, start.thick_part, options, sampling
+        )
         if options.convergence and fine is not None and not refinement.state.is_over:
             limits = fine
             logger.info("Raising the limits of the calculation to see what changes")
@@ -196,6 +195,7 @@ def run_refinement(
                 lambda: convergence_rows(data, model, limits, options.propagation),
             )
             convergence = rows or []
+    refinement = _with_all(refinement, data, coarse(start.largest))
 
     def summary_of(refinement: Refinement) -> Result:
         return summarise(
@@ -306,6 +306,15 @@ def _set_aside(
     return Dataset(scans, observations, held_out, np.where(held_out, stretch, -1))
 
 
+def _with_all(refinement: Refinement, data: Dataset, selection: BeamSelection) -> Refinement:
+    """The same with all data after a sample of them, and their outliers."""
+    if refinement.data is data:
+        return refinement
+    refinement = refinement.with_data(data)
+    refinement.judge_outliers(selection)
+    return refinement
+
+
 def _fine_cycles(
     refinement: Refinement,
     data: Dataset,
@@ -313,34 +322,53 @@ def _fine_cycles(
     thickness: float,
     options: RefinementOptions,
     sampling: Mapping[str, Any],
-) -> BeamSelection | None:
+) -> tuple[Refinement, BeamSelection | None]:
     """Refine with the full calculation, made more accurate as the fit gets better.
 
-    Returns its limits; None if none could be had.
+    Most of the way is cheaper with the sample, if it is one, that the refinement has come with.
+
+    Returns the refinement, of all data unless it ended before, and its limits, None if none could be had.
     """
-    model, state = refinement.state.model, refinement.state
+    model, schedule = refinement.state.model, options.schedule
 
     def needed() -> float:
-        r_obs = state.history[-1].r_obs if state.history else None
+        history = refinement.state.history
+        r_obs = history[-1].r_obs if history else None
         return max(options.beams.accuracy, _SHARE_OF_MISFIT * (r_obs or 0.0))
 
-    while True:
-        accuracy = needed()
+    def choose() -> BeamSelection | None:
         try:
-            fine = _remembered_selection(
+            return _remembered_selection(
                 refinement.journal,
                 lambda: _full_selection(
-                    data, model, g_data, thickness, options, accuracy, sampling
+                    data, model, g_data, thickness, options, needed(), sampling
                 ),
                 sampling,
             )
         except BREAKDOWNS as error:
-            state.breakdown = sentence_of("the choice of the full calculation", error)
+            refinement.state.breakdown = sentence_of("the choice of the full calculation", error)
             return None
+
+    def is_much_better() -> bool:
+        better = needed() < accuracy / _MUCH_BETTER
+        if better:
+            logger.info("The fit is much better now and deserves a more accurate calculation")
+        return better
+
+    accuracy, fine = needed(), choose()
+    if refinement.data is not data and fine is not None:
+        refinement.stage(fine, schedule.steps_per_cycle, "sample", schedule.tolerance)
+        if refinement.state.is_over:
+            return refinement, fine
+        refinement = _with_all(refinement, data, fine)
+        if is_much_better():
+            accuracy, fine = needed(), choose()
+    while fine is not None:
         refinement.fine_cycles(fine)
-        if state.is_over or needed() > accuracy / _MUCH_BETTER:
-            return fine
-        logger.info("The fit is much better now and deserves a more accurate calculation")
+        if refinement.state.is_over or not is_much_better():
+            break
+        accuracy, fine = needed(), choose()
+    return refinement, fine
 
 
 def _remembered_selection(

@@ -4,8 +4,11 @@
 2. Levenberg-Marquardt in a coarse calculation (few tilts, few beams) brings all parameters
    together near the minimum. After the first few steps, when the atoms are about right, the
    thickness is scanned and started again: descent alone does not find its way out of a wrong basin.
+   Many data are represented by a sample of them, stretches of the scan, also in the first steps with the
+   full calculation.
 3. Cycles of Levenberg-Marquardt with the full calculation. Before each the lists of beams are made
    anew with the refined orientation, after each the outliers are judged anew.
+   Where few have changed, the normal matrix goes on to serve in the next.
 
 Derivatives of the intensities with respect to the structure cost a simulation for each parameter.
 They change slowly: they come from a calculation with few tilts, and serve for several steps.
@@ -16,8 +19,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +33,7 @@ from dials_hybrid_refine.diffraction.propagation_settings import PropagationSett
 from dials_hybrid_refine.models.hybrid import HybridModel
 from dials_hybrid_refine.refinement.breakdown import BREAKDOWNS, sentence_of
 from dials_hybrid_refine.refinement.dataset import Dataset, build_simulator
+from dials_hybrid_refine.refinement.descent import CycleEnd, Descent, SharedHessian, Way
 from dials_hybrid_refine.refinement.journal import Entry, Journal
 from dials_hybrid_refine.refinement.minimise import levenberg_marquardt_steps
 from dials_hybrid_refine.refinement.objective import Evaluation, GaussNewton, Objective
@@ -55,39 +61,8 @@ _Function = Callable[[torch.Tensor], tuple[Evaluation, torch.Tensor]]
 #: more for many parameters: one for each 20
 _STEPS_WITH_STRUCTURE = 4
 
-
-@dataclass(frozen=True)
-class _Way:
-    """How far a stage has come: the last step's number, loss and damping, whether it gained too little
-    to go on, and the approximate Hessian (``minimise.Step``)."""
-
-    number: int
-    loss: float
-    damping: float
-    is_over: bool = False
-    hessian: torch.Tensor | None = None
-    age: int = 0
-
-
-@dataclass(frozen=True)
-class _Descent:
-    """The first and last loss of a stage, and the last damping."""
-
-    first: float
-    last: float
-    damping: float
-
-
-@dataclass(frozen=True)
-class _CycleEnd:
-    """What a cycle says: its first and last loss, how many reflections changed sides, and the largest
-    and the mean shift of structural parameters over their s.u."""
-
-    first: float
-    last: float
-    n_changed: int
-    largest_shift: float
-    mean_shift: float
+#: share of the reflections that may become outliers, or cease to be, between cycles that are of one function
+_FEW_CHANGED = 0.002
 
 
 class Refinement:
@@ -125,6 +100,7 @@ class Refinement:
             lambda: self._make_objective(self._derivatives).structure_columns()
         )
         self._damping = 1.0
+        self._hessian = SharedHessian()
         self.state = RefinementState(model, np.zeros(len(data.observations), dtype=bool), spread)
 
     @property
@@ -177,8 +153,19 @@ class Refinement:
         columns = self._make_objective(self._derivatives).structure_columns()
         return self._make_objective(selection).gauss_newton_matrix(columns)
 
-    def coarse_stage(self, selection: BeamSelection, most: int, name: str = "coarse") -> None:
-        """Levenberg-Marquardt in a coarse calculation, at most so many steps.
+    @property
+    def data(self) -> Dataset:
+        """The data, or the sample of them, that it refines against."""
+        return self._data
+
+    def stage(
+        self, selection: BeamSelection, most: int, name: str, tolerance: float | None = None
+    ) -> None:
+        """Levenberg-Marquardt on the way to the last cycles, at most so many steps.
+
+        Args:
+            selection: a coarse calculation, or the full one of a sample of the data.
+            tolerance: where it ends; None: ``Schedule.coarse_tolerance``.
 
         Raises:
             ArithmeticError, torch.linalg.LinAlgError: if numbers break down before there is any result.
@@ -190,10 +177,12 @@ class Refinement:
                 self._take_over(done, selection)
             return
         n_before = len(self.state.history)
-        end = self._descend(selection, name, most, self._schedule.coarse_tolerance, 1.0)
-        if end is None:
+        descent = self._descend(
+            selection, name, most, tolerance or self._schedule.coarse_tolerance, 1.0
+        )
+        if descent is None:
             return
-        self._damping = min(end.damping, 1.0)
+        self._damping = min(descent.end.damping, 1.0)
         self._judge_outliers()
         self._note_end(name, n_before)
 
@@ -210,6 +199,7 @@ class Refinement:
             return
         self.state.status = "max_iterations"
         self._columns.forget()
+        self._hessian = SharedHessian()
         for cycle in range(1, self._schedule.cycles + 1):
             fitted = (self.state.rejected, self.state.spread)
             end = self._cycle(selection, f"{name} {cycle}", judge_outliers)
@@ -225,10 +215,10 @@ class Refinement:
                 end.largest_shift,
                 end.mean_shift,
             )
-            settled = (
-                end.n_changed <= 0.002 * len(self._data.observations)
-                and end.largest_shift < self._schedule.largest_shift
-            )
+            few_changed = end.n_changed <= _FEW_CHANGED * len(self._data.observations)
+            if not few_changed:
+                self._hessian = SharedHessian()
+            settled = few_changed and end.largest_shift < self._schedule.largest_shift
             if settled and end.first - end.last < 5 * self._schedule.tolerance * end.last:
                 self.state.status = "converged"
             if self.state.status == "converged" or cycle == self._schedule.cycles:
@@ -236,39 +226,34 @@ class Refinement:
                 self.state.rejected, self.state.spread = fitted
                 return
 
-    def _cycle(
-        self, selection: BeamSelection, stage: str, judge_outliers: bool
-    ) -> _CycleEnd | None:
+    def _cycle(self, selection: BeamSelection, stage: str, judge_outliers: bool) -> CycleEnd | None:
         """One cycle; None if it was interrupted or broke down."""
         done = self.journal.passed(stage)
         if done is not None and self._broke_down(done):
             return None
         if done is not None:
             self._take_over(done, selection)
-            return _CycleEnd(
-                done.number("first"),
-                done.number("last"),
-                int(done.number("n_changed")),
-                done.number("largest_shift"),
-                done.number("mean_shift"),
-            )
+            return CycleEnd.of(done)
         n_before, before = len(self.state.history), structure_vector(self.state.model)
         most, tolerance = self._schedule.steps_per_cycle, self._schedule.tolerance
-        descent = self._descend(selection, stage, most, tolerance, self._damping)
+        descent = self._descend(selection, stage, most, tolerance, self._damping, self._hessian)
         if descent is None:
             return None
+        self._hessian = descent.end.hessian
         moved = shifts(before, structure_vector(self.state.model), self.state.structure_su)
-        end = _CycleEnd(
+        end = CycleEnd(
             descent.first,
-            descent.last,
+            descent.end.loss,
             self._judge_outliers() if judge_outliers else 0,
             moved.largest,
             moved.mean,
         )
-        self._note_end(stage, n_before, **asdict(end))
+        self._note_end(stage, n_before, {**end.content(), **self._hessian.content()})
         return end
 
-    def _note_end(self, stage: str, n_before: int, **more: float) -> None:
+    def _note_end(
+        self, stage: str, n_before: int, more: Mapping[str, Any] = MappingProxyType({})
+    ) -> None:
         """Let the journal know that a stage is over."""
         assert self.state.objective is not None
         content = {
@@ -278,7 +263,7 @@ class Refinement:
             "overall_scale": self.state.objective.overall_scale,
             **more,
         }
-        self.journal.finish(Entry(stage, content))
+        self.journal.finish(Entry(stage, content), SharedHessian.KEYS)
 
     def _take_over(self, done: Entry, selection: BeamSelection) -> None:
         """Put in place what an earlier run of a stage has changed."""
@@ -286,6 +271,7 @@ class Refinement:
         self._objective(selection).overall_scale = done.array("overall_scale", (n_experiments,))
         self._damping = done.number("damping")
         self._columns.take(done.part("columns"))
+        self._hessian = SharedHessian.of(done, len(self._vector()))
         for iteration in set_progress(self.state, done):
             self._controls.observer(iteration)
 
@@ -381,7 +367,8 @@ class Refinement:
         most: int,
         tolerance: float,
         damping: float,
-    ) -> _Descent | None:
+        hessian: SharedHessian = SharedHessian(),  # noqa: B008  immutable
+    ) -> Descent | None:
         """Take steps until they gain little; the model is left at the last one.
 
         None if the stage was interrupted or broke down.
@@ -396,7 +383,7 @@ class Refinement:
             return None
         if not self.state.history:
             self.state.loss_start = first.chi_square * self.state.spread**2
-        way = _Way(0, first.loss, damping)
+        way = Way(0, first.loss, damping, hessian=hessian)
         running = self.journal.under_way(stage)
         if running is not None:
             way = self._go_on(running)
@@ -407,8 +394,8 @@ class Refinement:
             self._vector(),
             way.damping,
             relative_damping(self.state.model),
-            hessian=way.hessian,
-            age=way.age,
+            hessian=way.hessian.matrix,
+            age=way.hessian.age,
         )
         accepted = self._vector()
         while not way.is_over and way.number < most:
@@ -425,44 +412,31 @@ class Refinement:
             self._set_vector(accepted)
             loss = step.evaluation.loss
             is_over = step.decrease < tolerance * loss
-            way = _Way(way.number + 1, loss, step.damping, is_over, step.hessian, step.age)
+            shared = SharedHessian(step.hessian, step.age)
+            way = Way(way.number + 1, loss, step.damping, is_over, shared)
             self._record(stage, way.number)
             stop = self._controls.should_stop()
             self.journal.step(lambda: self._entry(stage, way, n_before), way.number, stop)
             if stop:
                 break
         self._set_vector(accepted)
-        return None if self._stopped() else _Descent(first.loss, way.loss, way.damping)
+        return None if self._stopped() else Descent(first.loss, way)
 
-    def _entry(self, stage: str, way: _Way, n_before: int) -> Entry:
+    def _entry(self, stage: str, way: Way, n_before: int) -> Entry:
         """How far a stage has come, for the journal."""
         content = {
             **progress_of(self.state, n_before),
-            "number": way.number,
-            "loss": way.loss,
-            "damping": way.damping,
-            "is_over": int(way.is_over),
-            "hessian": None if way.hessian is None else way.hessian.numpy().copy(),
-            "age": way.age,
+            **way.content(),
             "columns": self._columns.content(),
         }
         return Entry(stage, content)
 
-    def _go_on(self, running: Entry) -> _Way:
+    def _go_on(self, running: Entry) -> Way:
         """Put in place how far an earlier run of the stage has come."""
         for iteration in set_progress(self.state, running):
             self._controls.observer(iteration)
         self._columns.take(running.part("columns"))
-        n = len(self._vector())
-        given = running.content.get("hessian") is not None
-        return _Way(
-            int(running.number("number")),
-            running.number("loss"),
-            running.number("damping"),
-            bool(running.number("is_over")),
-            torch.from_numpy(running.array("hessian", (n, n))) if given else None,
-            int(running.number("age")),
-        )
+        return Way.of(running, len(self._vector()))
 
     def _record(self, stage: str, number: int) -> None:
         evaluation, data = self.state.evaluation, self._data

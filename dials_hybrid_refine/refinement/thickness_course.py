@@ -190,7 +190,7 @@ def coarse_end(
     model, state = refinement.state.model, refinement.state
     kept, spread, rejected = None, state.spread, state.rejected
     while True:
-        refinement.coarse_stage(coarse(start.largest), options.schedule.coarse_steps)
+        refinement.stage(coarse(start.largest), options.schedule.coarse_steps, "coarse")
         if state.status == "interrupted" or (state.breakdown is not None and kept is None):
             return start
         if kept is not None and (state.breakdown is not None or state.spread > kept.spread):
@@ -294,7 +294,7 @@ def coarse_start(
         model.load_state_dict(unchanged, strict=False)
         state.rejected, state.spread = np.zeros_like(state.rejected), first_spread
         set_thickness(model, data, options, start)
-        refinement.coarse_stage(coarse(start.largest), STEPS_BEFORE_RESCAN, "start")
+        refinement.stage(coarse(start.largest), STEPS_BEFORE_RESCAN, "start")
         if state.status == "interrupted":
             return start
         if state.breakdown is not None:
