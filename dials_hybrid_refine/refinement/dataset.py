@@ -76,21 +76,29 @@ class Dataset:
         for i, scan in enumerate(self.scans):
             first, last = scan.phi_range
             for k in range(_N_PARTS):
-                middle = first + (k + 0.5) / _N_PARTS * (last - first)
-                near = np.abs(observations.phi - middle) <= _PART_WIDTH / 2
+                start = first + (k + 0.5) / _N_PARTS * (last - first) - _PART_WIDTH / 2
+                near = _passing_within(observations, start, start + _PART_WIDTH)
                 chosen |= near & (observations.experiment == i)
         return self.select(chosen) if chosen.any() else self
 
     def sample(self, most: int) -> Dataset:
         """Stretches of the scans, evenly spread, with about so many observations; all if there are
-        not clearly more."""
+        not clearly more.
+
+        Those that pass for long reach far out of their stretch, and a few of them would have the whole scan
+        calculated: they are left out.
+        """
         spacing = len(self.observations) // most
         if spacing < 2:
             return self
         starts = np.array([scan.phi_range[0] for scan in self.scans])
         experiment = self.observations.experiment
-        stretch = ((self.observations.phi - starts[experiment]) // _STRETCH).astype(int)
-        chosen = stretch % spacing == spacing // 2
+        middle = (self.observations.phi_start + self.observations.phi_end) / 2
+        stretch = ((middle - starts[experiment]) // _STRETCH).astype(int)
+        first = starts[experiment] + _STRETCH * stretch
+        chosen = (stretch % spacing == spacing // 2) & _passing_within(
+            self.observations, first, first + _STRETCH
+        )
         for i in np.setdiff1d(experiment, experiment[chosen]):
             # short scans: their middle
             own = np.unique(stretch[experiment == i])
@@ -109,6 +117,19 @@ class Dataset:
         data = self.observations
         weight = 1 / variances(data.intensity, data.sigma, instability)
         return with_own_scales(calculated, data.intensity, weight, self.held_out_stretch)
+
+
+def _passing_within(
+    observations: Observations,
+    first: float | NDArray[np.float64],
+    last: float | NDArray[np.float64],
+) -> NDArray[np.bool_]:
+    """Those (n,) with the middle of their window in a stretch (degrees; one, or one for each), and its ends
+    no further out than those of a usual window may be."""
+    start, end = observations.phi_start, observations.phi_end
+    middle, reach = (start + end) / 2, 0.5 * float(np.median(end - start)) + 1e-6
+    inside = (middle >= first) & (middle <= last)
+    return np.asarray(inside & (start >= first - reach) & (end <= last + reach))
 
 
 def build_simulator(
