@@ -11,7 +11,6 @@ from examples import quartz_structure
 from small_refinement import OPTIONS, data
 
 from dials_hybrid_refine.refinement import dataset, program
-from dials_hybrid_refine.refinement.descent import SharedHessian
 from dials_hybrid_refine.refinement.journal import Entry, Journal
 from dials_hybrid_refine.refinement.result import Result
 from dials_hybrid_refine.refinement.schedule import Controls
