@@ -36,7 +36,12 @@ from dials_hybrid_refine.refinement.dataset import Dataset, build_simulator
 from dials_hybrid_refine.refinement.descent import CycleEnd, Descent, SharedHessian, Way
 from dials_hybrid_refine.refinement.journal import Entry, Journal
 from dials_hybrid_refine.refinement.minimise import levenberg_marquardt_steps
-from dials_hybrid_refine.refinement.objective import Evaluation, GaussNewton, Objective
+from dials_hybrid_refine.refinement.objective import (
+    Evaluation,
+    GaussNewton,
+    Objective,
+    StructureColumns,
+)
 from dials_hybrid_refine.refinement.refinement_state import RefinementState
 from dials_hybrid_refine.refinement.relative_damping import relative_damping
 from dials_hybrid_refine.refinement.result import Iteration
@@ -61,6 +66,12 @@ _Function = Callable[[torch.Tensor], tuple[Evaluation, torch.Tensor]]
 #: more for many parameters: one for each 20
 _STEPS_WITH_STRUCTURE = 4
 
+#: places along a scan whose thickness stands for it
+_PLACES = 20
+
+#: share of the decrease at which a stage ends that is not worth another step
+_HARDLY_ANY = 0.1
+
 #: share of the reflections that may become outliers, or cease to be, between cycles that are of one function
 _FEW_CHANGED = 0.002
 
@@ -82,12 +93,13 @@ class Refinement:
         schedule: Schedule,
         controls: Controls,
         spread: float,
-        derivatives: BeamSelection,
+        derivatives: Callable[[float], BeamSelection],
     ) -> None:
         """
         Args:
             spread: first estimate of E (``weights.Weighting``), say from the thickness scan.
-            derivatives: calculation of the derivatives with respect to the structure.
+            derivatives: calculation of the derivatives with respect to the structure, for crystals of a
+                mean thickness in Angstrom.
         """
         self._data = data
         self._settings = settings
@@ -96,9 +108,7 @@ class Refinement:
         self._schedule = schedule
         self._controls = controls
         self._derivatives = derivatives
-        self._columns = SharedColumns(
-            lambda: self._make_objective(self._derivatives).structure_columns()
-        )
+        self._columns = SharedColumns(self._structure_columns)
         self._damping = 1.0
         self._hessian = SharedHessian()
         self.state = RefinementState(model, np.zeros(len(data.observations), dtype=bool), spread)
@@ -150,7 +160,7 @@ class Refinement:
 
     def gauss_newton(self, selection: BeamSelection) -> GaussNewton:
         """The normal equations at the current parameters, in a calculation of its own."""
-        columns = self._make_objective(self._derivatives).structure_columns()
+        columns = self._structure_columns()
         return self._make_objective(selection).gauss_newton_matrix(columns)
 
     @property
@@ -297,6 +307,21 @@ class Refinement:
         self.state.breakdown = str(sentence)
         return True
 
+    def _structure_columns(self) -> StructureColumns:
+        """At the parameters as they are."""
+        limits = self._derivatives(self._largest_thickness())
+        return self._make_objective(limits).structure_columns()
+
+    def _largest_thickness(self) -> float:
+        """The mean along its scan of the crystal that has the largest, in Angstrom."""
+        means = []
+        with torch.no_grad():
+            for i, scan in enumerate(self._data.scans):
+                phi = torch.linspace(*scan.phi_range, _PLACES, dtype=torch.float64)
+                mean = self.state.model.thickness(torch.full((_PLACES,), i), phi).mean()
+                means.append(float(mean.mean()))
+        return max(means)
+
     def _normal_matrix(self) -> torch.Tensor:
         """That of the current objective, its structural columns from a calculation of their own."""
         n_structural = self.state.model.structure.n_parameters
@@ -411,7 +436,9 @@ class Refinement:
             self.state.evaluation, accepted = step.evaluation, step.parameters
             self._set_vector(accepted)
             loss = step.evaluation.loss
-            is_over = step.decrease < tolerance * loss
+            is_over = (
+                step.decrease < tolerance * loss or step.foretold < _HARDLY_ANY * tolerance * loss
+            )
             shared = SharedHessian(step.hessian, step.age)
             way = Way(way.number + 1, loss, step.damping, is_over, shared)
             self._record(stage, way.number)

@@ -43,6 +43,7 @@ def sampled(monkeypatch: pytest.MonkeyPatch) -> int:
     whole()  # without
     monkeypatch.setattr(dataset, "_STRETCH", 1.0)
     monkeypatch.setattr(program, "_COARSE_REFLECTIONS", n // 2)
+    monkeypatch.setattr(program, "_SMALL_SHARE", 1.0)
     return n
 
 
@@ -78,6 +79,16 @@ def test_interrupted_with_the_sample_it_speaks_of_all_and_goes_on(sampled: int) 
     again = refine(Journal(list(journal.entries), journal.running))
     assert again.calculated.tolist() == complete.calculated.tolist()
     assert [i.loss for i in again.history] == [i.loss for i in complete.history]
+
+
+def test_a_large_sample_is_for_the_coarse_calculation_only(
+    sampled: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(program, "_SMALL_SHARE", 0.1)
+    result = refine(Journal())
+    stages = list(dict.fromkeys(i.stage for i in result.history))
+    assert stages[:3] == ["start", "coarse", "cycle 1"]
+    assert len(result.calculated) == sampled
 
 
 def test_a_normal_matrix_serves_in_the_next_cycle() -> None:
