@@ -24,13 +24,12 @@ logger = logging.getLogger("dials.hybrid_refine.convergence")
 
 #: by what the settings are raised to see what changes
 RAISED = {"g_max": 1.15, "s_max": 1.5, "tilt_step": 0.5}
-#: raises in search of those that suffice: how many there are between a setting and the one it is compared
-#: with, and how often it is raised before it is taken as it is. Halved, the tilt step would often be a third
-#: smaller than need be, for which all that follows pays.
-_RAISES = {"g_max": (1, 4), "s_max": (1, 4), "tilt_step": (2, 8)}
 #: share of the accuracy asked for that each setting may use up. Amplitudes converge with the tilts so
 #: fast, once these are close enough, that a smaller share costs one raise at most.
 _SHARE = {"g_max": 1.0, "s_max": 1.0, "tilt_step": 0.25}
+
+#: how often a setting is raised before it is taken as it is
+_MOST_RAISES = 4
 
 
 @dataclass(frozen=True)
@@ -63,8 +62,8 @@ def integrated_intensities(
     return total.index_add_(0, parts.observation, parts.value).numpy()
 
 
-def _raise(selection: BeamSelection, setting: str, factor: float) -> BeamSelection:
-    return replace(selection, **{setting: getattr(selection, setting) * factor})
+def _raise(selection: BeamSelection, setting: str) -> BeamSelection:
+    return replace(selection, **{setting: getattr(selection, setting) * RAISED[setting]})
 
 
 def _row(
@@ -80,8 +79,8 @@ def convergence_rows(
     """Raise each setting in turn, and the precision, and see how much the intensities move."""
     base = integrated_intensities(data, model, selection, settings)
     rows = []
-    for setting, factor in RAISED.items():
-        raised = _raise(selection, setting, factor)
+    for setting in RAISED:
+        raised = _raise(selection, setting)
         other = integrated_intensities(data, model, raised, settings)
         value, after = getattr(selection, setting), getattr(raised, setting)
         rows.append(_row(setting, value, after, base, other))
@@ -110,21 +109,11 @@ def converged_selection(
         accuracy: limit of sum |F' - F| / sum F'.
     """
     part = data.representative_part()
-
-    def calculated(selection: BeamSelection) -> NDArray[np.float64]:
-        return integrated_intensities(part, model, selection, settings)
-
-    now = calculated(selection)
+    now = integrated_intensities(part, model, selection, settings)
     for setting in free:
-        distance, most = _RAISES[setting]
-        factor = RAISED[setting] ** (1 / distance)
-        # those that follow, the one to compare with being the last
-        ahead = [(selection, now)]
-        for _ in range(most):
-            while len(ahead) <= distance:
-                finer = _raise(ahead[-1][0], setting, factor)
-                ahead.append((finer, calculated(finer)))
-            (selection, now), (raised, then) = ahead[0], ahead[-1]
+        for _ in range(_MOST_RAISES):
+            raised = _raise(selection, setting)
+            then = integrated_intensities(part, model, raised, settings)
             change = amplitude_change(now, then)
             logger.info(
                 "%s = %.3f: calculated amplitudes change by %.2f %% towards %.3f",
@@ -135,8 +124,7 @@ def converged_selection(
             )
             if change < _SHARE[setting] * accuracy:
                 break
-            del ahead[0]
-            selection, now = ahead[0]
+            selection, now = raised, then
         else:
             logger.warning(
                 "beams.%s does not converge to beams.accuracy=%g: set it by hand", setting, accuracy
