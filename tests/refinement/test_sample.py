@@ -36,6 +36,30 @@ def whole() -> tuple[Result, list[Journal]]:
     return refine(Journal(save=lambda j: kept.append(Journal(list(j.entries), j.running)))), kept
 
 
+def test_a_sample_needs_little_of_the_scan() -> None:
+    """Also where some reflections pass for long, which would have the stretches between calculated."""
+    scan, few = data()
+    scan = replace(scan, phi_points=np.array([-60.0, 60.0]))
+    generator = np.random.default_rng(0)
+    n = 12000
+    observations = few.select(generator.integers(len(few), size=n))
+    middle = generator.uniform(-57, 57, n)
+    width = np.where(generator.random(n) < 0.1, 6.0, generator.uniform(0.6, 1.4, n))
+    observations = replace(
+        observations, phi_start=middle - width / 2, phi_end=middle + width / 2, phi=middle
+    )
+    whole = dataset.Dataset([scan], observations, np.zeros(n, dtype=bool))
+    chosen = whole.sample(4000).observations
+    assert 0.8 * 4000 < len(chosen) < 1.1 * 4000
+    grid = np.arange(-60, 60, 0.05)
+    covered = np.zeros(len(grid), dtype=bool)
+    for start, end in zip(chosen.phi_start, chosen.phi_end):
+        covered |= (grid >= start) & (grid <= end)
+    # stretches of 3 degrees out of 9, and half a window on both sides
+    assert covered.mean() < (3 + 1.1) / 9 + 0.02
+    assert whole.sample(7000) is whole
+
+
 @pytest.fixture
 def sampled(monkeypatch: pytest.MonkeyPatch) -> int:
     """Every other degree is enough for the first steps; the number of all reflections."""
