@@ -7,7 +7,7 @@
    Many data are represented by a sample of them, stretches of the scan, also in the first steps with the
    full calculation.
 3. Cycles of Levenberg-Marquardt with the full calculation. Before each the lists of beams are made
-   anew with the refined orientation, after each the outliers are judged anew.
+   anew where the crystal has turned, after each the outliers are judged anew.
    Where few have changed, the normal matrix goes on to serve in the next.
 
 Derivatives of the intensities with respect to the structure cost a simulation for each parameter.
@@ -30,11 +30,13 @@ from numpy.typing import NDArray
 
 from dials_hybrid_refine.diffraction.beams import BeamSelection
 from dials_hybrid_refine.diffraction.propagation_settings import PropagationSettings
+from dials_hybrid_refine.diffraction.simulator import Simulator
 from dials_hybrid_refine.models.hybrid import HybridModel
 from dials_hybrid_refine.refinement.breakdown import BREAKDOWNS, sentence_of
 from dials_hybrid_refine.refinement.dataset import Dataset, build_simulator
 from dials_hybrid_refine.refinement.descent import CycleEnd, Descent, SharedHessian, Way
 from dials_hybrid_refine.refinement.journal import Entry, Journal
+from dials_hybrid_refine.refinement.kept_simulator import KeptSimulator
 from dials_hybrid_refine.refinement.minimise import levenberg_marquardt_steps
 from dials_hybrid_refine.refinement.objective import (
     Evaluation,
@@ -109,6 +111,7 @@ class Refinement:
         self._controls = controls
         self._derivatives = derivatives
         self._columns = SharedColumns(self._structure_columns)
+        self._simulators = KeptSimulator(data, settings)
         self._damping = 1.0
         self._hessian = SharedHessian()
         self.state = RefinementState(model, np.zeros(len(data.observations), dtype=bool), spread)
@@ -340,8 +343,8 @@ class Refinement:
         return self.state.is_over
 
     def _objective(self, selection: BeamSelection) -> Objective:
-        self.state.objective = objective = self._make_objective(selection)
-        simulator = objective.simulator
+        simulator = self._simulators.get(self.state.model, selection)
+        self.state.objective = objective = self._objective_of(simulator)
         logger.info(
             "%d blocks of rotation, %.0f beams on average (%d at most), %d tilts",
             len(simulator.blocks),
@@ -352,8 +355,13 @@ class Refinement:
         return objective
 
     def _make_objective(self, selection: BeamSelection) -> Objective:
+        """One with lists of beams of its own."""
+        return self._objective_of(
+            build_simulator(self._data, self.state.model, selection, self._settings)
+        )
+
+    def _objective_of(self, simulator: Simulator) -> Objective:
         model, observations = self.state.model, self._data.observations
-        simulator = build_simulator(self._data, model, selection, self._settings)
         used = ~self._data.held_out & ~self.state.rejected
         weights = loss_weights(observations, used, self._weighting, self.state.spread)
         return Objective(model, simulator, observations, weights, self._scale_variation)
