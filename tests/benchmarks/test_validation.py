@@ -308,6 +308,29 @@ def test_document_has_medians_outcomes_and_failures(tmp_path: Path) -> None:
         assert len({line.count("|") for line in block.splitlines() if line.startswith("|")}) <= 1
 
 
+def test_held_out_r_factors_are_compared_seed_by_seed() -> None:
+    """Each with that of the neural model on the same held-out data, reflections or frames."""
+    results = []
+    for name, above in (
+        ("neural", 0.0),
+        ("wedge", 0.002),
+        ("neural+frames", 0.05),
+        ("wedge+frames", 0.06),
+    ):
+        rows = select(all_rows(), [f"measured-quartz/*/{name}/seed[012]"], False)
+        assert len(rows) == 3
+        for row in rows[: 2 if name == "neural" else 3]:
+            result = _result(row)
+            result["statistics"]["r_obs_held_out"] = 0.08 + 0.01 * row.seed + above
+            results.append(result)
+    lines = [line for line in document(results, 9).splitlines() if line.startswith("| wedge")]
+    assert [line.split("|")[-2].strip() for line in lines] == ["0.0020", "0.0100"]
+    neural = next(
+        line for line in document(results, 9).splitlines() if line.startswith("| neural |")
+    )
+    assert neural.endswith("| - |")
+
+
 def test_document_without_results_and_ranges() -> None:
     assert "0 of 5 rows have run." in document([], 5)
     assert median_and_range([0.2, None, 0.1, 0.4], 1) == "0.2 (0.1-0.4)"
