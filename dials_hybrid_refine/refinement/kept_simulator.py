@@ -11,8 +11,8 @@ from dials_hybrid_refine.models.hybrid import HybridModel
 from dials_hybrid_refine.refinement.dataset import Dataset, build_simulator
 
 #: share of s_max by which excitation errors may change before the lists of beams are made anew. Whether a
-#: beam at the limit takes part matters little, but it does: lists made anew after turns of some 0.001
-#: degrees changed amplitudes of CsPbBr3 by 0.2 %, which moved atoms by about one s.u.
+#: beam at the limit takes part matters little, but it does: made anew before the third cycle of a refinement
+#: of CsPbBr3, in which the crystal turned by some 0.001 degrees, they changed amplitudes by 0.2 %.
 _HARDLY = 0.05
 
 
