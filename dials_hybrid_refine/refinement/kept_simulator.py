@@ -12,7 +12,7 @@ from dials_hybrid_refine.refinement.dataset import Dataset, build_simulator
 
 #: share of s_max by which excitation errors may change before the lists of beams are made anew. Whether a
 #: beam at the limit takes part matters little, but it does: made anew before the third cycle of a refinement
-#: of CsPbBr3, in which the crystal turned by some 0.001 degrees, they changed amplitudes by 0.2 %.
+#: of CsPbBr3 they changed amplitudes by 0.2 %.
 _HARDLY = 0.05
 
 
