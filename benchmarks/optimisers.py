@@ -29,7 +29,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +130,7 @@ def at_start(problem: Problem) -> tuple[Refinement, BeamSelection]:
     coarse = coarse_selection(g_data, scan.best[0])
     spread = float(np.sqrt(scan.chi_square.min() / (~held_out).sum()))
     limits = (options.propagation, options.weighting, options.scale_variation)
-    derivatives = partial(derivative_selection, g_data)
+    derivatives = derivative_selection(g_data)
     refinement = Refinement(data, model, *limits, options.schedule, Controls(), spread, derivatives)
     return refinement, coarse
 

@@ -25,7 +25,7 @@ _MAX_TRIALS = 10
 _STEPS_PER_MATRIX = 3
 _GOOD_GAIN = (0.6, 1.4)
 #: trials with a matrix of an earlier step before a new one is taken
-_MAX_TRIALS_LATER = 2
+_MAX_TRIALS_LATER = 3
 
 
 class HasLoss(Protocol):
@@ -41,7 +41,7 @@ class Step:
 
     ``evaluation`` is what the function returned at these parameters. Levenberg-Marquardt goes on from
     parameters, ``damping``, and the approximate Hessian (p, p) that has served for ``age`` steps; None:
-    a new one is due. ``foretold``: the decrease that this Hessian expects of the next step, infinite without.
+    a new one is due.
     """
 
     parameters: torch.Tensor
@@ -50,7 +50,6 @@ class Step:
     damping: float = 0.0
     hessian: torch.Tensor | None = None
     age: int = 0
-    foretold: float = math.inf
 
 
 Function = Callable[[torch.Tensor], tuple[HasLoss, torch.Tensor]]
@@ -92,9 +91,11 @@ def levenberg_marquardt_steps(
             hessian, age = 2 * normal_matrix(), 0
         first_damping = damping
         for _ in range(_MAX_TRIALS if age == 0 else _MAX_TRIALS_LATER):
-            step, expected = _foretold(hessian, gradient, damping * relative_damping, max_step)
+            step = -_solve(damped(hessian, damping * relative_damping), gradient)
+            step *= min(1.0, max_step / max(float(step.abs().max()), 1e-30))
             trial, trial_gradient = function(parameters + step)
             decrease = evaluation.loss - trial.loss
+            expected = -float(gradient @ step + 0.5 * step @ hessian @ step)
             if decrease > 0 and _is_usable(trial, trial_gradient):
                 break
             damping *= 4
@@ -111,19 +112,7 @@ def levenberg_marquardt_steps(
         age += 1
         if age == _STEPS_PER_MATRIX or not _GOOD_GAIN[0] < gain < _GOOD_GAIN[1]:
             hessian = None
-        foretold = math.inf
-        if hessian is not None:
-            _, foretold = _foretold(hessian, gradient, damping * relative_damping, max_step)
-        yield Step(parameters, evaluation, decrease, damping, hessian, age, foretold)
-
-
-def _foretold(
-    hessian: torch.Tensor, gradient: torch.Tensor, damping: torch.Tensor | float, max_step: float
-) -> tuple[torch.Tensor, float]:
-    """The next step (p,), and by how much the quadratic model falls in it."""
-    step = -_solve(damped(hessian, damping), gradient)
-    step *= min(1.0, max_step / max(float(step.abs().max()), 1e-30))
-    return step, -float(gradient @ step + 0.5 * step @ hessian @ step)
+        yield Step(parameters, evaluation, decrease, damping, hessian, age)
 
 
 def _is_usable(evaluation: HasLoss, gradient: torch.Tensor) -> bool:

@@ -38,9 +38,6 @@ from dials_hybrid_refine.refinement.jacobian import (
 #: and 2.1). ``docs/uncertainties.md`` has what it does to chi^2 and to the structure's s.u.
 _WIDEST_WEIGHT = 10.0
 
-#: intensities whose ratio in two calculations is further from one have derivatives of their own
-_LARGEST_RATIO = 3.0
-
 #: eigenvalues of the scaled normal matrix below this share of the largest count as zero
 _SINGULAR = 1e-12
 
@@ -63,31 +60,6 @@ class Evaluation:
     calculated: torch.Tensor
     scales: torch.Tensor
     design: torch.Tensor
-
-
-@dataclass(frozen=True)
-class StructureColumns:
-    """Derivatives of intensities with respect to the structure, and the intensities they belong to.
-
-    Attributes:
-        slopes: shape (n, p_s), dI / d structural parameters.
-        calculated: shape (n,), I of the same calculation.
-    """
-
-    slopes: torch.Tensor
-    calculated: torch.Tensor
-
-    def scaled_to(self, calculated: torch.Tensor) -> torch.Tensor:
-        """The derivatives (n, p_s) in another calculation, or at parameters nearby, from its intensities (n,).
-
-        Relative derivatives depend less on the number of tilts and beams than intensities do. With
-        CsPbBr3 of 340 Angstrom, a fifth of the tilts and beams to 0.012 instead of 0.020 1/Angstrom the
-        eigenvalues of the structure's normal matrix relative to the accurate one were 0.73 to 1.18 as
-        they were, 0.88 to 1.10 scaled.
-        """
-        ratio = calculated / self.calculated.clamp_min(torch.finfo(calculated.dtype).tiny)
-        ratio = torch.where((calculated > 0) & (self.calculated > 0), ratio, 1.0)
-        return self.slopes * ratio.clamp(1 / _LARGEST_RATIO, _LARGEST_RATIO)[:, None]
 
 
 @dataclass(frozen=True)
@@ -309,21 +281,19 @@ class Objective:
                     raise ArithmeticError(f"the derivative of the loss by {name} is not finite")
             return _evaluation(loss, chi_square, scales, parts[3]), gradient
 
-    def structure_columns(self) -> StructureColumns:
-        """Derivatives with respect to the structure: a simulation for each parameter."""
+    def structure_columns(self) -> torch.Tensor:
+        """dI / d structural parameters, shape (n, p_s): a simulation for each of them."""
         with torch.no_grad():
             base = self.simulator(self.model.atoms(), self.model.physical_models())
-            design = self._design(base)
-            scales = self._scales(design)
-            slopes = self._differences(self.model.structure, base, scales)
-            return StructureColumns(slopes, design @ scales)
+            scales = self._scales(self._design(base))
+            return self._differences(self.model.structure, base, scales)
 
-    def gauss_newton_matrix(self, structure_columns: StructureColumns | None = None) -> GaussNewton:
+    def gauss_newton_matrix(self, structure_columns: torch.Tensor | None = None) -> GaussNewton:
         """The normal matrix of the parameters with the scales marginalised.
 
         Args:
-            structure_columns: of parameters or limits of the calculation that are about the same; None: made
-                anew.
+            structure_columns: shape (n, p_s), of parameters or limits of the calculation that are
+                about the same; None: made anew.
         """
         with torch.no_grad():
             jacobian, scale_jacobian = self._jacobians(structure_columns)
@@ -368,7 +338,7 @@ class Objective:
         return solve_scales(design, self._intensity, self.weights, roughness)
 
     def _jacobians(
-        self, structure_columns: StructureColumns | None
+        self, structure_columns: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """dI/d parameters (n, p) and dI/d scales (n, s)."""
         atoms, models = self.model.atoms(), self.model.physical_models()
@@ -382,7 +352,7 @@ class Objective:
             elif module is self.model.orientation:
                 columns.append(self._orientation_columns(atoms, models, base, scales))
             elif module is self.model.structure and structure_columns is not None:
-                columns.append(structure_columns.scaled_to(design @ scales))
+                columns.append(structure_columns)
             else:
                 columns.append(self._differences(module, base, scales))
         return torch.cat(columns, dim=1), design

@@ -175,7 +175,7 @@ def run_refinement(
         options.schedule,
         controls,
         spread,
-        lambda thickness: replace(derivative_selection(g_data, thickness), **sampling),
+        replace(derivative_selection(g_data), **sampling),
     )
     setup_seconds = time.monotonic() - started
     convergence: list[ConvergenceRow] = []

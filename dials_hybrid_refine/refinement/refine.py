@@ -42,7 +42,6 @@ from dials_hybrid_refine.refinement.objective import (
     Evaluation,
     GaussNewton,
     Objective,
-    StructureColumns,
 )
 from dials_hybrid_refine.refinement.refinement_state import RefinementState
 from dials_hybrid_refine.refinement.relative_damping import relative_damping
@@ -68,12 +67,6 @@ _Function = Callable[[torch.Tensor], tuple[Evaluation, torch.Tensor]]
 #: more for many parameters: one for each 20
 _STEPS_WITH_STRUCTURE = 4
 
-#: places along a scan whose thickness stands for it
-_PLACES = 20
-
-#: share of the decrease at which a stage ends that is not worth another step
-_HARDLY_ANY = 0.1
-
 #: share of the reflections that may become outliers, or cease to be, between cycles that are of one function
 _FEW_CHANGED = 0.002
 
@@ -95,13 +88,12 @@ class Refinement:
         schedule: Schedule,
         controls: Controls,
         spread: float,
-        derivatives: Callable[[float], BeamSelection],
+        derivatives: BeamSelection,
     ) -> None:
         """
         Args:
             spread: first estimate of E (``weights.Weighting``), say from the thickness scan.
-            derivatives: calculation of the derivatives with respect to the structure, for crystals of a
-                mean thickness in Angstrom.
+            derivatives: calculation of the derivatives with respect to the structure.
         """
         self._data = data
         self._settings = settings
@@ -310,20 +302,9 @@ class Refinement:
         self.state.breakdown = str(sentence)
         return True
 
-    def _structure_columns(self) -> StructureColumns:
+    def _structure_columns(self) -> torch.Tensor:
         """At the parameters as they are."""
-        limits = self._derivatives(self._largest_thickness())
-        return self._make_objective(limits).structure_columns()
-
-    def _largest_thickness(self) -> float:
-        """The mean along its scan of the crystal that has the largest, in Angstrom."""
-        means = []
-        with torch.no_grad():
-            for i, scan in enumerate(self._data.scans):
-                phi = torch.linspace(*scan.phi_range, _PLACES, dtype=torch.float64)
-                mean = self.state.model.thickness(torch.full((_PLACES,), i), phi).mean()
-                means.append(float(mean.mean()))
-        return max(means)
+        return self._make_objective(self._derivatives).structure_columns()
 
     def _normal_matrix(self) -> torch.Tensor:
         """That of the current objective, its structural columns from a calculation of their own."""
@@ -444,9 +425,7 @@ class Refinement:
             self.state.evaluation, accepted = step.evaluation, step.parameters
             self._set_vector(accepted)
             loss = step.evaluation.loss
-            is_over = (
-                step.decrease < tolerance * loss or step.foretold < _HARDLY_ANY * tolerance * loss
-            )
+            is_over = step.decrease < tolerance * loss
             shared = SharedHessian(step.hessian, step.age)
             way = Way(way.number + 1, loss, step.damping, is_over, shared)
             self._record(stage, way.number)

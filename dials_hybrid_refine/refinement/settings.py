@@ -14,9 +14,6 @@ _G_MAX_FACTOR = 1.15
 #: where the choice of s_max starts, 1/Angstrom
 _S_MAX = 0.012
 
-#: the same for the derivatives with respect to the structure
-_S_MAX_OF_DERIVATIVES = 0.008
-
 #: degrees between tilts, however thin or thick the crystal
 _SMALLEST_TILT_STEP, _LARGEST_TILT_STEP = 0.02, 0.1
 
@@ -28,12 +25,6 @@ _COARSE_TILTS = 1.5
 _FINE_TILTS = 2.0
 
 
-def _coarse_tilt_step(g_data: float, thickness: float) -> float:
-    """Degrees, for the largest |g| in 1/Angstrom and a thickness in Angstrom."""
-    step = np.degrees(_COARSE_TILTS / (g_data * thickness))
-    return float(np.clip(step, _SMALLEST_TILT_STEP, _LARGEST_TILT_STEP))
-
-
 def coarse_selection(g_data: float, thickness: float) -> BeamSelection:
     """A calculation that is good enough to find the basin.
 
@@ -41,22 +32,21 @@ def coarse_selection(g_data: float, thickness: float) -> BeamSelection:
         g_data: largest |g| of the observed reflections, 1/Angstrom.
         thickness: mean, or the largest that is looked for, Angstrom.
     """
-    return BeamSelection(g_data, _S_MAX, _coarse_tilt_step(g_data, thickness))
+    tilt_step = np.clip(
+        np.degrees(_COARSE_TILTS / (g_data * thickness)), _SMALLEST_TILT_STEP, _LARGEST_TILT_STEP
+    )
+    return BeamSelection(g_max=g_data, s_max=_S_MAX, tilt_step=float(tilt_step))
 
 
-def derivative_selection(g_data: float, thickness: float) -> BeamSelection:
+def derivative_selection(g_data: float) -> BeamSelection:
     """A calculation for derivatives with respect to the structure, of which there are many.
 
-    Sums over reflections of products of derivatives need fewer tilts and beams than each intensity does,
-    and relative derivatives fewer still (``objective.StructureColumns.scaled_to``). With CsPbBr3 of 340
-    Angstrom and tilts 0.1 degrees apart the eigenvalues of the structure's normal matrix relative to the
-    accurate one were 0.91 to 1.09; of 1000 Angstrom 0.60 to 1.22.
+    Sums over reflections of products of derivatives need fewer tilts than each intensity does.
 
     Args:
         g_data: largest |g| of the observed reflections, 1/Angstrom.
-        thickness: mean in Angstrom.
     """
-    return BeamSelection(g_data, _S_MAX_OF_DERIVATIVES, _coarse_tilt_step(g_data, thickness))
+    return BeamSelection(g_max=g_data, s_max=_S_MAX, tilt_step=_LARGEST_TILT_STEP)
 
 
 def fine_selection(

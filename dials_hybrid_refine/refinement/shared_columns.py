@@ -5,30 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
+
 from dials_hybrid_refine.refinement.journal import Entry
-from dials_hybrid_refine.refinement.objective import StructureColumns
 from dials_hybrid_refine.refinement.refinement_state import RefinementState
 from dials_hybrid_refine.refinement.stage_record import fit_of, set_fit
 
 
 class SharedColumns:
-    """Columns that are calculated at one fit and serve at those that follow.
+    """Columns (n, p_s) that are calculated at one fit and serve at those that follow.
 
     A journal keeps the fit, not the columns, which are large: they are calculated again there.
     """
 
-    def __init__(self, calculate: Callable[[], StructureColumns]) -> None:
+    def __init__(self, calculate: Callable[[], torch.Tensor]) -> None:
         """calculate: columns at the state's present fit."""
         self._calculate = calculate
         self.forget()
 
     def forget(self) -> None:
         """Let the next ones be new."""
-        self._columns: StructureColumns | None = None
+        self._columns: torch.Tensor | None = None
         self._fit: Mapping[str, Any] | None = None
         self._age = 0
 
-    def get(self, state: RefinementState, most: int) -> StructureColumns:
+    def get(self, state: RefinementState, most: int) -> torch.Tensor:
         """Columns that have served at most so many times."""
         if self._fit is None or self._age >= most:
             self.forget()

@@ -167,7 +167,7 @@ def coarse_refinement(true: float, mean: float, width: float) -> tuple[HybridMod
         options.schedule,
         Controls(),
         1.0,
-        lambda thickness: derivative_selection(G_MAX, thickness),
+        derivative_selection(G_MAX),
     )
     start = StartingThickness.of([(mean, width)])
     set_thickness(model, data, options, start)
