@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -97,7 +96,7 @@ class CycleEnd:
     largest_shift: float
     mean_shift: float
 
-    def content(self) -> Mapping[str, Any]:
+    def content(self) -> dict[str, Any]:
         """For a journal."""
         return asdict(self)
 

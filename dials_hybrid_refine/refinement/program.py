@@ -73,8 +73,7 @@ logger = logging.getLogger("dials.hybrid_refine.program")
 _COARSE_REFLECTIONS = 5000
 
 #: a sample smaller than this share of the data is refined against with the full calculation too. A third of
-#: the CsPbBr3 data took longer than it spared: its minimum is further from that of all data than the
-#: coarse calculation's.
+#: the CsPbBr3 data was of no use: the first cycle with all of them took two steps with and without it.
 _SMALL_SHARE = 0.25
 
 #: Angstrom, for the memory to be expected; only the number of tilts depends on it

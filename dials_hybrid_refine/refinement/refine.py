@@ -19,9 +19,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -253,12 +252,10 @@ class Refinement:
             moved.largest,
             moved.mean,
         )
-        self._note_end(stage, n_before, {**end.content(), **self._hessian.content()})
+        self._note_end(stage, n_before, **end.content(), **self._hessian.content())
         return end
 
-    def _note_end(
-        self, stage: str, n_before: int, more: Mapping[str, Any] = MappingProxyType({})
-    ) -> None:
+    def _note_end(self, stage: str, n_before: int, **more: Any) -> None:
         """Let the journal know that a stage is over."""
         assert self.state.objective is not None
         content = {

@@ -121,7 +121,7 @@ def test_a_normal_matrix_serves_in_the_next_cycle() -> None:
     ends = [k.entries[-1] for k in kept if k.running is None]
     served = 0
     for before, after in zip(ends, ends[1:]):
-        given, first = (e.content.get("hessian") for e in (before, after))
+        given = before.content.get("hessian")
         steps = [k.running for k in kept if k.running and k.running.name == after.name]
         if given is None or not steps:
             continue
