@@ -53,7 +53,7 @@ from dials_hybrid_refine.models.choose import AbsorptionOptions, absorption_mode
 from dials_hybrid_refine.models.effects import EffectContext
 from dials_hybrid_refine.models.simulate import simulate_intensities
 from dials_hybrid_refine.models.thickness.given import GivenThickness
-from dials_hybrid_refine.refinement.settings import fine_selection
+from dials_hybrid_refine.refinement.settings import exact_tilt_step, fine_selection
 
 logger = logging.getLogger("dials.hybrid_simulate")
 
@@ -112,8 +112,8 @@ beams {
     .help = "Beams within this distance of the Ewald sphere (1/Angstrom) take part."
   tilt_step = Auto
     .type = float(value_min=1e-3)
-    .help = "Degrees between the orientations that sample rocking curves. Auto: from resolution"
-            "and thickness."
+    .help = "Degrees between the orientations that sample rocking curves. Auto: as resolution and"
+            "thickness require for exact integrals."
 }
 slices = False
   .type = bool
@@ -237,12 +237,13 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
         pieces = observations
         if params.slices:
             observations, pieces = on_whole_images(observations, experiment)
+        thick = max(params.thickness.mean) + 2 * params.thickness.std
         selection = fine_selection(
             1 / params.d_min,
-            max(params.thickness.mean) + 2 * params.thickness.std,
+            thick,
             g_max,
             params.beams.s_max,
-            tilt_step,
+            tilt_step or exact_tilt_step(1 / params.d_min, thick),
         )
         logger.info("Simulating %d reflections to d_min %g", len(table), params.d_min)
         fractions = simulate_intensities(

@@ -18,11 +18,24 @@ _S_MAX = 0.012
 _SMALLEST_TILT_STEP, _LARGEST_TILT_STEP = 0.02, 0.1
 
 #: tilts of the coarse calculation are this many times 1 / (|g| t) apart, where 1 would be exact
-#: (``fine_selection``). With 0.1 degrees for all crystals, scans of simulated quartz that was thicker than
+#: (``exact_tilt_step``). With 0.1 degrees for all crystals, scans of simulated quartz that was thicker than
 #: 1000 Angstrom ended at 600 to 900.
 _COARSE_TILTS = 1.5
 #: the same for the mean plus two standard deviations, where the choice of the full calculation starts
 _FINE_TILTS = 2.0
+
+
+def exact_tilt_step(g_data: float, thickness: float) -> float:
+    """Degrees between tilts that integrate all rocking curves exactly, or less.
+
+    A rocking curve of a crystal of thickness t holds no Fourier components beyond t, so that
+    tilts dS = 1/t apart integrate it exactly. dS of a step is at most |g| times the step.
+
+    Args:
+        g_data: largest |g| of the observed reflections, 1/Angstrom.
+        thickness: of the thick part (mean plus two standard deviations), Angstrom.
+    """
+    return float(min(np.degrees(1 / (g_data * thickness)), _LARGEST_TILT_STEP))
 
 
 def coarse_selection(g_data: float, thickness: float) -> BeamSelection:
@@ -58,9 +71,7 @@ def fine_selection(
 ) -> BeamSelection:
     """The full calculation, or where its choice starts; None for values that are not given.
 
-    A rocking curve of a crystal of thickness t holds no Fourier components beyond t, so that
-    tilts dS = 1/t apart integrate it exactly. dS of a step is at most |g| times the step, t that
-    of the thick part of the crystal. Most crystals are content with tilts twice as far apart.
+    Most crystals are content with tilts twice as far apart as ``exact_tilt_step``.
 
     Args:
         g_data: largest |g| of the observed reflections, 1/Angstrom.
