@@ -489,7 +489,7 @@ class Refinement:
         for i in range(len(self._data.scans)):
             # each crystal fits as well as it does
             mine = ~self._data.held_out & (observations.experiment == i)
-            rejected |= find_outliers(residual, mine, self._weighting)
+            rejected |= find_outliers(residual, mine, self._weighting, self.state.rejected)
         n_changed = int((rejected != self.state.rejected).sum())
         self.state.rejected = rejected
         self.state.spread = residual_spread(
