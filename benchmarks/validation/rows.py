@@ -7,6 +7,8 @@ from fnmatch import fnmatchcase
 
 #: seeds of the held-out split and of the network
 SEEDS = range(5)
+#: those of variants that only show what else the program does
+FEW_SEEDS = range(1)
 THICKNESS_MODELS = (
     "neural", "neural_mean", "constant", "per_image", "wedge", "cylinder", "lens",
 )  # fmt: skip
@@ -175,9 +177,11 @@ def _simulated_rows() -> list[Row]:
 
 
 def _variants(crystal: str) -> dict[str, tuple[str, ...]]:
-    """Arguments of each variant of measured data but thickness models, by name."""
+    """Arguments of each variant of measured data beside the thickness models, by name."""
+    by_frames = ("held_out.by=frames",)
+    variants = {f"{m}+frames": (f"thickness.model={m}", *by_frames) for m in THICKNESS_MODELS}
     per_frame = ("orientation.model=per_frame",)
-    variants: dict[str, tuple[str, ...]] = {"neural+per_frame": per_frame}
+    variants["neural+per_frame"] = per_frame
     if crystal == "cspbbr3":
         for kind in ("proportional", "tabulated"):
             absorption = (f"absorption.model={kind}",)
@@ -190,20 +194,20 @@ def _measured_rows() -> list[Row]:
     rows = []
     for data in _MEASURED:
         start = _MEASURED_START[data.crystal]
-        variants = {model: (f"thickness.model={model}",) for model in THICKNESS_MODELS}
-        by_frames = {
-            f"{name}+frames": (*arguments, "held_out.by=frames")
-            for name, arguments in variants.items()
-        }
-        for name, arguments in (variants | by_frames | _variants(data.crystal)).items():
-            quick = data.name == "measured-quartz-dials" and name in ("neural", "constant")
+        models = {model: (f"thickness.model={model}",) for model in THICKNESS_MODELS}
+        for variants, seeds in ((models, SEEDS), (_variants(data.crystal), FEW_SEEDS)):
             rows += [
                 Row(data, start, name, (*arguments, "held_out.fraction=0.1"), seed)
-                for seed in SEEDS
+                for name, arguments in variants.items()
+                for seed in seeds
             ]
-            if quick:
-                rows[-len(SEEDS)] = replace(rows[-len(SEEDS)], quick=True)
-    return rows
+    quick = ("neural", "constant")
+    return [
+        replace(
+            r, quick=r.dataset.name == "measured-quartz-dials" and r.variant in quick and not r.seed
+        )
+        for r in rows
+    ]
 
 
 def all_rows() -> list[Row]:

@@ -318,7 +318,7 @@ def test_held_out_r_factors_are_compared_seed_by_seed() -> None:
         ("wedge+frames", 0.06),
     ):
         rows = select(all_rows(), [f"measured-quartz/*/{name}/seed[012]"], False)
-        assert len(rows) == 3
+        assert len(rows) == (1 if name.endswith("+frames") else 3)
         for row in rows[: 2 if name == "neural" else 3]:
             result = _result(row)
             result["statistics"]["r_obs_held_out"] = 0.08 + 0.01 * row.seed + above
