@@ -112,7 +112,7 @@ _SYNTHETIC = tuple(
     Dataset(f"synthetic-{crystal}", "synthetic", crystal, f"{crystal}/synthetic.cif_pets")
     for crystal in ("quartz", "cspbbr3")
 )
-_NOISE = ("noise.poisson=True", "mean_intensity=4000")
+_NOISE = ("noise.poisson=True", "mean_intensity=40000")
 _SIMULATED = (
     Dataset(
         "simulated-quartz",

@@ -29,7 +29,7 @@ was turned before the start by a rotation that changes smoothly along the scan, 
 
 _SIMULATED = """## Simulated data
 
-Made by `dials.hybrid_simulate` with Poisson noise (4000 counts on average), the mean thickness varying with the angle and a
+Made by `dials.hybrid_simulate` with Poisson noise (40 000 counts on average), the mean thickness varying with the angle and a
 normal distribution about it. The start has the atoms 0.1 Angstrom away from the truth on average, and U 1.5 times as large.
 """
 
