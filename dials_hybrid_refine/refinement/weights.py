@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from dials_hybrid_refine.diffraction.observations import Observations
 
-
 #: rejected reflections within a tenth of the limit stay rejected. With one sharp limit those beside it changed
 #: sides, and with them the best structure, in each of the 5 to 8 cycles of measured CsPbBr3.
 READMITTED = 0.9

@@ -1,5 +1,7 @@
 """Which reflections are outliers."""
 
+from __future__ import annotations
+
 import numpy as np
 
 from dials_hybrid_refine.refinement.weights import READMITTED, Weighting, find_outliers
