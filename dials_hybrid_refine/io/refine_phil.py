@@ -176,11 +176,10 @@ beams {
     .type = float(value_min=1e-3)
     .help = "Degrees between the orientations that sample rocking curves. Auto: from resolution"
             "and thickness, or less where accuracy asks for it."
-  accuracy = 0.004
+  accuracy = 0.02
     .type = float(value_min=1e-6)
     .help = "Automatic limits are raised until raising them further changes calculated amplitudes by"
-            "less than this (sum |F' - F| / sum F', seen on parts of the scan), or by less than 0.3"
-            "R_obs, whichever is more."
+            "less than this (sum |F' - F| / sum F', seen on parts of the scan)."
   tilts_per_window = None
     .type = int(value_min=2)
     .help = "For data recorded (or simulated by another program) in steps: each intensity is the sum"

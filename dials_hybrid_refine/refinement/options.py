@@ -28,7 +28,7 @@ class BeamOptions:
     g_max: float | None = None
     s_max: float | None = None
     tilt_step: float | None = None
-    accuracy: float = 0.004
+    accuracy: float = 0.02
     tilts_per_window: int | None = None
 
 
