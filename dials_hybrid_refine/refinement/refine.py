@@ -206,7 +206,7 @@ class Refinement:
         self._hessian = SharedHessian()
         for cycle in range(1, self._schedule.cycles + 1):
             fitted = (self.state.rejected, self.state.spread)
-            end = self._cycle(selection, f"{name} {cycle}", judge_outliers)
+            end = self._cycle(selection, name, cycle, judge_outliers)
             if end is None:
                 return
             self.state.shifts = Shifts(end.largest_shift, end.mean_shift)
@@ -230,25 +230,30 @@ class Refinement:
                 self.state.rejected, self.state.spread = fitted
                 return
 
-    def _cycle(self, selection: BeamSelection, stage: str, judge_outliers: bool) -> CycleEnd | None:
+    def _cycle(
+        self, selection: BeamSelection, name: str, number: int, judge_outliers: bool
+    ) -> CycleEnd | None:
         """One cycle; None if it was interrupted or broke down."""
+        stage = f"{name} {number}"
         done = self.journal.passed(stage)
         if done is not None and self._broke_down(done):
             return None
         if done is not None:
             self._take_over(done, selection)
             return CycleEnd.of(done)
-        n_before, before = len(self.state.history), structure_vector(self.state.model)
+        n_before, start = len(self.state.history), structure_vector(self.state.model)
         most, tolerance = self._schedule.steps_per_cycle, self._schedule.tolerance
         descent = self._descend(selection, stage, most, tolerance, self._damping, self._hessian)
         if descent is None:
             return None
         self._hessian = descent.end.hessian
-        moved = shifts(before, structure_vector(self.state.model), self.state.structure_su)
+        moved = shifts(start, structure_vector(self.state.model), self.state.structure_su)
+        # that the first cycle changes much should show
+        before = self.state.rejected if number > 1 else None
         end = CycleEnd(
             descent.first,
             descent.end.loss,
-            self._judge_outliers() if judge_outliers else 0,
+            self._judge_outliers(before) if judge_outliers else 0,
             moved.largest,
             moved.mean,
         )
@@ -476,8 +481,8 @@ class Refinement:
         self.state.history.append(iteration)
         self._controls.observer(iteration)
 
-    def _judge_outliers(self) -> int:
-        """Find outliers and the residuals' spread anew; how many reflections changed sides."""
+    def _judge_outliers(self, before: NDArray[np.bool_] | None = None) -> int:
+        """Find outliers (``find_outliers``) and the residuals' spread anew; how many reflections changed sides."""
         assert self.state.evaluation is not None
         observations = self._data.observations
         variance = variances(
@@ -489,7 +494,7 @@ class Refinement:
         for i in range(len(self._data.scans)):
             # each crystal fits as well as it does
             mine = ~self._data.held_out & (observations.experiment == i)
-            rejected |= find_outliers(residual, mine, self._weighting, self.state.rejected)
+            rejected |= find_outliers(residual, mine, self._weighting, before)
         n_changed = int((rejected != self.state.rejected).sum())
         self.state.rejected = rejected
         self.state.spread = residual_spread(

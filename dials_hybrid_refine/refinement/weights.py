@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from dials_hybrid_refine.diffraction.observations import Observations
 
-#: rejected reflections within a tenth of the limit stay rejected. With one sharp limit those beside it changed
-#: sides, and with them the best structure, in each of the 5 to 8 cycles of measured CsPbBr3.
-READMITTED = 0.9
+#: reflections whose residual is within this share of the limit keep the side that they were on. With one sharp
+#: limit those beside it changed sides, and with them the best structure, in each of the 5 to 8 cycles of measured CsPbBr3.
+PLAY = 0.1
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,7 @@ class Weighting:
             zero. E, the spread of the residuals, is estimated as the refinement goes on, so
             that priors weigh as much as they should against the data.
         outlier_threshold: a reflection is rejected where its residual exceeds this many robust
-            standard deviations (1.4826 times the median size) of all residuals. It takes part
-            again where its residual has fallen below ``READMITTED`` of that.
+            standard deviations (1.4826 times the median size) of all residuals.
         max_rejected: largest share of reflections that may be rejected, the worst first.
     """
 
@@ -67,19 +66,22 @@ def find_outliers(
     residual: NDArray[np.float64],
     candidates: NDArray[np.bool_],
     weighting: Weighting,
-    before: NDArray[np.bool_],
+    before: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.bool_]:
     """Mask (n,) of outliers among the candidates.
 
     Args:
         residual: shape (n,), (I_o - I_c) / sqrt(sigma_I^2 + (u I)^2).
         candidates: shape (n,), reflections that take part in the refinement or would.
-        before: shape (n,), those that are rejected at present.
+        before: shape (n,), those that are rejected now and stay so within ``PLAY`` of the limit, as the
+            others stay; None: the limit is sharp.
     """
     outliers = np.zeros(len(residual), dtype=bool)
     size = np.abs(residual)
-    limit = weighting.outlier_threshold * residual_spread(residual, candidates)
+    limits = np.full(len(size), weighting.outlier_threshold * residual_spread(residual, candidates))
+    if before is not None:
+        limits *= np.where(before, 1 - PLAY, 1 + PLAY)
     most = int(weighting.max_rejected * candidates.sum())
     worst = np.argsort(np.where(candidates, -size, 0), kind="stable")[:most]
-    outliers[worst] = (size > np.where(before, READMITTED * limit, limit))[worst]
+    outliers[worst] = (size > limits)[worst]
     return outliers

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dials_hybrid_refine.refinement.weights import READMITTED, Weighting, find_outliers
+from dials_hybrid_refine.refinement.weights import PLAY, Weighting, find_outliers
 
 #: half of the sizes are below 1 / 1.4826, so that residuals are in robust standard deviations
 _TYPICAL = np.tile([0.2, -0.5, 1 / 1.4826, -0.9, 1.3], 40)
@@ -12,7 +12,7 @@ _NONE = np.zeros(len(_TYPICAL) + 3, dtype=bool)
 _ALL = ~_NONE
 
 
-def _outliers(sizes, before=_NONE, candidates=_ALL, **weighting):
+def _outliers(sizes, before=None, candidates=_ALL, **weighting):
     residual = np.concatenate([_TYPICAL, sizes])
     return find_outliers(residual, candidates, Weighting(**weighting), before)
 
@@ -22,11 +22,14 @@ def test_residuals_above_the_threshold_are_outliers():
     assert list(np.flatnonzero(found)) == [201, 202]
 
 
-def test_a_rejected_reflection_takes_part_again_only_well_below_the_threshold():
+def test_reflections_near_the_limit_keep_their_side():
     before = _NONE.copy()
-    before[-3:] = True
-    found = _outliers([4 * READMITTED - 0.1, 4 * READMITTED + 0.1, -4.1], before)
-    assert list(np.flatnonzero(found)) == [201, 202]
+    before[-2] = True
+    limit = 4.0
+    assert not _outliers([0, 0, limit * (1 + PLAY) - 0.1], before)[-1]
+    assert _outliers([0, 0, limit * (1 + PLAY) + 0.1], before)[-1]
+    assert _outliers([0, limit * (1 - PLAY) + 0.1, 0], before)[-2]
+    assert not _outliers([0, limit * (1 - PLAY) - 0.1, 0], before)[-2]
 
 
 def test_the_worst_go_first_where_too_many_would():
