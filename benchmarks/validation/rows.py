@@ -124,7 +124,11 @@ _SIMULATED = (
         "simulated-molecule",
         "simulated",
         "molecule",
-        simulation=Simulation((500.0, 900.0, 700.0, 800.0), 100.0, ("d_min=0.65", *_NOISE)),
+        simulation=Simulation(
+            (500.0, 900.0, 700.0, 800.0), 100.0, ("d_min=0.65", "beams.s_max=0.025", *_NOISE)
+        ),
+        # its data determine atoms so well that the limits that R_obs asks for would bend them
+        arguments=("beams.accuracy=0.004",),
     ),
     Dataset(
         "simulated-cspbbr3",
