@@ -2,15 +2,15 @@
 # virtual environment in .venv with the rest (see .ci/make_env.sh).
 #
 #   make demo     simulate a crystal and refine it
-#   make test     run all tests            make test ARGS="-k quartz -x" COVERAGE=
+#   make test     run all tests            make test ARGS="-k quartz -x" COVERAGE=1
 #   make lint     style, format and types
 #   make docs     the pages of docs/ in build/docs
 #   make env      the set-up alone         make env PYTHON=/path/of/python3 TORCH=torch
 #   make clean    remove all of it
 
 export TORCH ?= torch==2.13.0
-# lines of the package that the tests run, listed at their end; empty: not measured, which is faster
-COVERAGE ?= --cov --cov-report=term
+# not empty: the lines of the package that the tests run are listed at their end, which takes a tenth more time
+COVERAGE ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -28,7 +28,7 @@ demo: env
 
 # a process for each processor, each with one thread; fixtures of a file are made once
 test: env
-	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest --regression -n auto --dist loadfile $(COVERAGE) $(ARGS)
+	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest --regression -n auto --dist loadfile $(if $(COVERAGE),--cov --cov-report=term) $(ARGS)
 
 lint: env
 	$(BIN)/python -m ruff check
