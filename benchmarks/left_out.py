@@ -127,7 +127,15 @@ def refine_without(example: LeftOut) -> Result:
     data = Dataset([scan], observations, np.zeros(len(observations), dtype=bool))
     selection, weighting = example.case().selection, Weighting()
     refinement = Refinement(
-        data, model, settings, weighting, 0.05, Schedule(cycles=3), Controls(), 1.0, selection
+        data,
+        model,
+        settings,
+        weighting,
+        0.05,
+        Schedule(cycles=3),
+        Controls(),
+        1.0,
+        lambda thickness: selection,
     )
     refinement.fine_cycles(selection)
     frames = choose_frames(None, [scan.phi_range])

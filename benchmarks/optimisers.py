@@ -59,7 +59,7 @@ from dials_hybrid_refine.refinement.objective import Evaluation
 from dials_hybrid_refine.refinement.options import RefinementOptions
 from dials_hybrid_refine.refinement.refine import Refinement
 from dials_hybrid_refine.refinement.schedule import Controls
-from dials_hybrid_refine.refinement.settings import coarse_selection, derivative_selection
+from dials_hybrid_refine.refinement.settings import coarse_selection
 from dials_hybrid_refine.refinement.thickness_course import (
     StartingThickness,
     scan_basin,
@@ -130,8 +130,13 @@ def at_start(problem: Problem) -> tuple[Refinement, BeamSelection]:
     coarse = coarse_selection(g_data, scan.best[0])
     spread = float(np.sqrt(scan.chi_square.min() / (~held_out).sum()))
     limits = (options.propagation, options.weighting, options.scale_variation)
-    derivatives = derivative_selection(g_data)
-    refinement = Refinement(data, model, *limits, options.schedule, Controls(), spread, derivatives)
+
+    def limits_of_derivatives(thickness: float) -> BeamSelection:
+        return coarse_selection(g_data, thickness)
+
+    refinement = Refinement(
+        data, model, *limits, options.schedule, Controls(), spread, limits_of_derivatives
+    )
     return refinement, coarse
 
 

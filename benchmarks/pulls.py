@@ -139,7 +139,7 @@ def refine(experiment: Experiment, scheme: str, thickness: str, seed: int) -> Re
         schedule=Schedule(),
         controls=Controls(),
         spread=1.0,
-        derivatives=case.selection,
+        derivatives=lambda thickness: case.selection,
     )
     refinement.fine_cycles(case.selection)
     frames = choose_frames(None, [scan.phi_range])

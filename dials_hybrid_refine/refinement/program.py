@@ -53,7 +53,6 @@ from dials_hybrid_refine.refinement.result import Result
 from dials_hybrid_refine.refinement.schedule import Controls
 from dials_hybrid_refine.refinement.settings import (
     coarse_selection,
-    derivative_selection,
     fine_selection,
 )
 from dials_hybrid_refine.refinement.statistics import OBSERVED_LIMIT
@@ -174,7 +173,7 @@ def run_refinement(
         options.schedule,
         controls,
         spread,
-        replace(derivative_selection(g_data), **sampling),
+        coarse,
     )
     setup_seconds = time.monotonic() - started
     convergence: list[ConvergenceRow] = []

@@ -66,6 +66,9 @@ _Function = Callable[[torch.Tensor], tuple[Evaluation, torch.Tensor]]
 #: more for many parameters: one for each 20
 _STEPS_WITH_STRUCTURE = 4
 
+#: places along a scan whose thickness stands for it
+_PLACES = 20
+
 #: share of the reflections that may become outliers, or cease to be, between cycles that are of one function
 _FEW_CHANGED = 0.002
 
@@ -87,12 +90,13 @@ class Refinement:
         schedule: Schedule,
         controls: Controls,
         spread: float,
-        derivatives: BeamSelection,
+        derivatives: Callable[[float], BeamSelection],
     ) -> None:
         """
         Args:
             spread: first estimate of E (``weights.Weighting``), say from the thickness scan.
-            derivatives: calculation of the derivatives with respect to the structure.
+            derivatives: calculation of the derivatives with respect to the structure, for crystals of a
+                mean thickness in Angstrom.
         """
         self._data = data
         self._settings = settings
@@ -306,7 +310,17 @@ class Refinement:
 
     def _structure_columns(self) -> torch.Tensor:
         """At the parameters as they are."""
-        return self._make_objective(self._derivatives).structure_columns()
+        return self._make_objective(self._derivatives(self._mean_thickness())).structure_columns()
+
+    def _mean_thickness(self) -> float:
+        """Of the thickest crystal, along its scan, in Angstrom."""
+        means = []
+        with torch.no_grad():
+            for i, scan in enumerate(self._data.scans):
+                phi = torch.linspace(*scan.phi_range, _PLACES, dtype=torch.float64)
+                thickness = self.state.model.thickness(torch.full((_PLACES,), i), phi)
+                means.append(float(thickness.mean().mean()))
+        return max(means)
 
     def _normal_matrix(self) -> torch.Tensor:
         """That of the current objective, its structural columns from a calculation of their own."""

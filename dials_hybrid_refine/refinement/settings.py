@@ -39,7 +39,10 @@ def exact_tilt_step(g_data: float, thickness: float) -> float:
 
 
 def coarse_selection(g_data: float, thickness: float) -> BeamSelection:
-    """A calculation that is good enough to find the basin.
+    """A calculation that is good enough to find the basin, and for derivatives with respect to the structure.
+
+    There are many of these; sums over reflections of products of two need fewer tilts and beams than each
+    intensity does.
 
     Args:
         g_data: largest |g| of the observed reflections, 1/Angstrom.
@@ -49,17 +52,6 @@ def coarse_selection(g_data: float, thickness: float) -> BeamSelection:
         np.degrees(_COARSE_TILTS / (g_data * thickness)), _SMALLEST_TILT_STEP, _LARGEST_TILT_STEP
     )
     return BeamSelection(g_max=g_data, s_max=_S_MAX, tilt_step=float(tilt_step))
-
-
-def derivative_selection(g_data: float) -> BeamSelection:
-    """A calculation for derivatives with respect to the structure, of which there are many.
-
-    Sums over reflections of products of derivatives need fewer tilts than each intensity does.
-
-    Args:
-        g_data: largest |g| of the observed reflections, 1/Angstrom.
-    """
-    return BeamSelection(g_max=g_data, s_max=_S_MAX, tilt_step=_LARGEST_TILT_STEP)
 
 
 def fine_selection(

@@ -31,7 +31,6 @@ from dials_hybrid_refine.refinement.refine import Refinement
 from dials_hybrid_refine.refinement.schedule import Controls, Schedule
 from dials_hybrid_refine.refinement.settings import (
     coarse_selection,
-    derivative_selection,
     largest_node,
     node_spacing,
     scan_nodes,
@@ -167,7 +166,7 @@ def coarse_refinement(true: float, mean: float, width: float) -> tuple[HybridMod
         options.schedule,
         Controls(),
         1.0,
-        derivative_selection(G_MAX),
+        lambda thickness: coarse_selection(G_MAX, thickness),
     )
     start = StartingThickness.of([(mean, width)])
     set_thickness(model, data, options, start)
