@@ -252,7 +252,7 @@ class Refinement:
             return None
         self._hessian = descent.end.hessian
         moved = shifts(start, structure_vector(self.state.model), self.state.structure_su)
-        # that the first cycle changes much should show
+        # the first cycle leads away from a coarse fit, whose outliers say little
         before = self.state.rejected if number > 1 else None
         end = CycleEnd(
             descent.first,
