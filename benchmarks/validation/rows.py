@@ -113,12 +113,15 @@ _SYNTHETIC = tuple(
     for crystal in ("quartz", "cspbbr3")
 )
 _NOISE = ("noise.poisson=True", "mean_intensity=40000")
+#: simulated counts vary by their sigmas and no more
+_WEIGHTS = ("weighting.instability=0.005",)
 _SIMULATED = (
     Dataset(
         "simulated-quartz",
         "simulated",
         "quartz",
         simulation=Simulation((450.0, 700.0, 500.0, 600.0), 60.0, ("d_min=0.6", *_NOISE)),
+        arguments=_WEIGHTS,
     ),
     Dataset(
         "simulated-molecule",
@@ -128,7 +131,7 @@ _SIMULATED = (
             (500.0, 900.0, 700.0, 800.0), 100.0, ("d_min=0.65", "beams.s_max=0.025", *_NOISE)
         ),
         # its data determine atoms so well that the limits that R_obs asks for would bend them
-        arguments=("beams.accuracy=0.004",),
+        arguments=("beams.accuracy=0.004", *_WEIGHTS),
     ),
     Dataset(
         "simulated-cspbbr3",
@@ -136,6 +139,7 @@ _SIMULATED = (
         "cspbbr3",
         "cspbbr3/experimental.cif_pets",
         Simulation((350.0, 500.0, 400.0, 450.0), 50.0, ("d_min=0.7", *_NOISE)),
+        _WEIGHTS,
     ),
 )
 _MEASURED = (

@@ -31,7 +31,8 @@ _SIMULATED = """## Simulated data
 
 Made by `dials.hybrid_simulate` with Poisson noise (40 000 counts on average), the mean thickness varying with the angle and a
 normal distribution about it. The start has the atoms 0.1 Angstrom away from the truth on average, and U 1.5 times as large.
-The molecular crystal was simulated with s_max 0.025 1/Angstrom (the others 0.015) and refined with `beams.accuracy=0.004`.
+All were refined with `weighting.instability=0.005`, as sigmas of simulated counts are exact. The molecular crystal was
+simulated with s_max 0.025 1/Angstrom (the others 0.015) and refined with `beams.accuracy=0.004`.
 """
 
 _MEASURED = """## Measured data
