@@ -34,7 +34,7 @@ from dials_hybrid_refine.refinement.thickness_course import (
     scan_crystals,
     set_thickness,
 )
-from dials_hybrid_refine.refinement.weights import loss_weights, residual_spread, variances
+from dials_hybrid_refine.refinement.weights import loss_weights, residual_spread, residuals
 
 logger = logging.getLogger("dials.hybrid_refine.diagnosis")
 
@@ -151,8 +151,7 @@ class Diagnosis:
         )
         calculated = objective.evaluate().calculated.numpy()[used]
         intensity, sigma = observations.intensity[used], observations.sigma[used]
-        variance = variances(intensity, sigma, weighting.instability)
-        residual = (intensity - calculated) / np.sqrt(variance)
+        residual = residuals(intensity, sigma, calculated, weighting.instability)
         if self._spread == 1.0:
             # the first fit sets the unit for all
             self._spread = residual_spread(residual, np.ones(len(residual), dtype=bool))

@@ -55,7 +55,7 @@ from dials_hybrid_refine.refinement.weights import (
     find_outliers,
     loss_weights,
     residual_spread,
-    variances,
+    residuals,
 )
 
 logger = logging.getLogger("dials.hybrid_refine.refine")
@@ -65,9 +65,6 @@ _Function = Callable[[torch.Tensor], tuple[Evaluation, torch.Tensor]]
 #: Levenberg-Marquardt steps that share the derivatives with respect to the structure, at least;
 #: more for many parameters: one for each 20
 _STEPS_WITH_STRUCTURE = 4
-
-#: places along a scan whose thickness stands for it
-_PLACES = 20
 
 #: share of the reflections that may become outliers, or cease to be, between cycles that are of one function
 _FEW_CHANGED = 0.002
@@ -310,17 +307,9 @@ class Refinement:
 
     def _structure_columns(self) -> torch.Tensor:
         """At the parameters as they are."""
-        return self._make_objective(self._derivatives(self._mean_thickness())).structure_columns()
-
-    def _mean_thickness(self) -> float:
-        """Of the thickest crystal, along its scan, in Angstrom."""
-        means = []
-        with torch.no_grad():
-            for i, scan in enumerate(self._data.scans):
-                phi = torch.linspace(*scan.phi_range, _PLACES, dtype=torch.float64)
-                thickness = self.state.model.thickness(torch.full((_PLACES,), i), phi)
-                means.append(float(thickness.mean().mean()))
-        return max(means)
+        ranges = [scan.phi_range for scan in self._data.scans]
+        limits = self._derivatives(self.state.model.thickness.largest_mean(ranges))
+        return self._make_objective(limits).structure_columns()
 
     def _normal_matrix(self) -> torch.Tensor:
         """That of the current objective, its structural columns from a calculation of their own."""
@@ -499,11 +488,10 @@ class Refinement:
         """Find outliers (``find_outliers``) and the residuals' spread anew; how many reflections changed sides."""
         assert self.state.evaluation is not None
         observations = self._data.observations
-        variance = variances(
-            observations.intensity, observations.sigma, self._weighting.instability
-        )
         calculated = self.state.evaluation.calculated.numpy()
-        residual = (observations.intensity - calculated) / np.sqrt(variance)
+        residual = residuals(
+            observations.intensity, observations.sigma, calculated, self._weighting.instability
+        )
         rejected = np.zeros(len(observations), dtype=bool)
         for i in range(len(self._data.scans)):
             # each crystal fits as well as it does

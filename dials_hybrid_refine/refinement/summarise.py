@@ -51,7 +51,7 @@ from dials_hybrid_refine.refinement.runaways import (
     undetermined_parameters,
 )
 from dials_hybrid_refine.refinement.statistics import Agreement, agreement, merged_agreement
-from dials_hybrid_refine.refinement.weights import Weighting, residual_spread, variances
+from dials_hybrid_refine.refinement.weights import Weighting, residual_spread, residuals, variances
 from dials_hybrid_refine.refinement.whole_reflections import (
     Judged,
     SliceAgreement,
@@ -170,8 +170,7 @@ def _agreement(judged: Judged, mask: NDArray[np.bool_], n_parameters: float = 0)
 def _residual(judged: Judged, weighting: Weighting) -> _Array:
     """(I_o - I_c) over the square root of their variances without E^2, shape (n,)."""
     data = judged.observations
-    variance = variances(data.intensity, data.sigma, weighting.instability)
-    return np.asarray((data.intensity - judged.calculated) / np.sqrt(variance))
+    return residuals(data.intensity, data.sigma, judged.calculated, weighting.instability)
 
 
 def summarise(

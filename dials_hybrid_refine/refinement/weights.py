@@ -40,6 +40,16 @@ def variances(
     return np.asarray(sigma**2 + (instability * np.clip(intensity, 0, None)) ** 2)
 
 
+def residuals(
+    intensity: NDArray[np.float64],
+    sigma: NDArray[np.float64],
+    calculated: NDArray[np.float64],
+    instability: float,
+) -> NDArray[np.float64]:
+    """(I_o - I_c) / sqrt(sigma_I^2 + (u max(I_o, 0))^2), shape (n,): not divided by E."""
+    return np.asarray((intensity - calculated) / np.sqrt(variances(intensity, sigma, instability)))
+
+
 def loss_weights(
     observations: Observations, used: NDArray[np.bool_], weighting: Weighting, spread: float
 ) -> torch.Tensor:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
+
+#: angles of a scan whose thickness stands for all of it
+_PLACES = 20
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,15 @@ class ThicknessModel(torch.nn.Module, ABC):
     @abstractmethod
     def forward(self, experiment: torch.Tensor, phi: torch.Tensor) -> ThicknessDistribution:
         """Distributions at angles phi (n,) in degrees of experiments (n,)."""
+
+    def largest_mean(self, phi_ranges: Sequence[tuple[float, float]]) -> float:
+        """Mean thickness along its scan of the thickest crystal, in Angstrom; phi_ranges: of each experiment."""
+        means = []
+        with torch.no_grad():
+            for i, phi_range in enumerate(phi_ranges):
+                phi = torch.linspace(*phi_range, _PLACES, dtype=torch.float64)
+                means.append(float(self(torch.full((_PLACES,), i), phi).mean().mean()))
+        return max(means)
 
     def prior_residuals(self) -> torch.Tensor:
         """Shape (q,): their sum of squares, minus twice the log of the prior, adds to chi^2."""
