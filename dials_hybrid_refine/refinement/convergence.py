@@ -23,10 +23,10 @@ from dials_hybrid_refine.refinement.statistics import amplitude_change
 logger = logging.getLogger("dials.hybrid_refine.convergence")
 
 #: by what the settings are raised to see what changes
-RAISED = {"g_max": 1.15, "s_max": 1.5, "tilt_step": 0.5}
+RAISED = {"g_max": 1.15, "s_max": 1.5, "tilt_step": 0.7}
 #: share of the accuracy asked for that each setting may use up. Amplitudes converge with the tilts so
 #: fast, once these are close enough, that a smaller share costs one raise at most.
-_SHARE = {"g_max": 1.0, "s_max": 1.0, "tilt_step": 0.25}
+_SHARE = {"g_max": 1.0, "s_max": 1.0, "tilt_step": 0.4}
 
 #: how often a setting is raised before it is taken as it is
 _MOST_RAISES = 4
