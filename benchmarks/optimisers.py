@@ -170,11 +170,11 @@ class Descent:
         """The refined parameters as they are."""
         return self.refinement._vector()
 
-    def function(self, vector: torch.Tensor) -> tuple[Evaluation, torch.Tensor]:
+    def function(self, vector: torch.Tensor) -> tuple[Evaluation, Callable[[], torch.Tensor]]:
         """What the steps call; raises ``Finished``."""
         self._check()
         self.refinement._set_vector(vector)
-        evaluation, gradient = self.objective.evaluate_with_gradient()
+        evaluation, gradient = self.objective.evaluate_for_gradient()
         seconds = time.process_time() - self._begin
         self.trace.append((seconds, len(self.trace) + 1, self.n_matrices, evaluation.loss))
         if evaluation.loss < self.best_loss:

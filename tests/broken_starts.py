@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -66,10 +67,10 @@ def refine(
         other.requires_grad_(False)
     objective = Objective(model, simulator, measured, torch.from_numpy(sigma**-2), 1e-3)
 
-    def function(vector: torch.Tensor) -> tuple[Evaluation, torch.Tensor]:
+    def function(vector: torch.Tensor) -> tuple[Evaluation, Callable[[], torch.Tensor]]:
         with torch.no_grad():
             model.structure.shifts.copy_(vector)
-        return objective.evaluate_with_gradient()
+        return objective.evaluate_for_gradient()
 
     last = torch.zeros(model.structure.n_parameters, dtype=torch.float64)
     steps = levenberg_marquardt_steps(

@@ -24,21 +24,24 @@ class KeptSimulator:
         self._settings = settings
         self._last: tuple[BeamSelection, torch.Tensor, Simulator] | None = None
 
+    def serves(self, model: HybridModel, selection: BeamSelection) -> bool:
+        """Whether the last one is what ``get`` returns."""
+        if self._last is None:
+            return False
+        limits, before, _ = self._last
+        turn = float(torch.linalg.vector_norm(self._corrections(model) - before, dim=-1).max())
+        return limits == selection and turn * selection.g_max <= _HARDLY * selection.s_max
+
     def get(self, model: HybridModel, selection: BeamSelection) -> Simulator:
         """The last one, or a new one for other limits or where the crystals have turned.
 
         Raises:
             ValueError, MemoryError: as ``build_simulator``.
         """
-        vectors = self._corrections(model)
-        if self._last is not None:
-            limits, before, simulator = self._last
-            turn = float(torch.linalg.vector_norm(vectors - before, dim=-1).max())
-            if limits == selection and turn * selection.g_max <= _HARDLY * selection.s_max:
-                return simulator
-        simulator = build_simulator(self._data, model, selection, self._settings)
-        self._last = selection, vectors, simulator
-        return simulator
+        if self._last is None or not self.serves(model, selection):
+            simulator = build_simulator(self._data, model, selection, self._settings)
+            self._last = selection, self._corrections(model), simulator
+        return self._last[2]
 
     def _corrections(self, model: HybridModel) -> torch.Tensor:
         """Rotation vectors (n, 3) in radians at all scan points."""

@@ -24,6 +24,10 @@ _MAX_TRIALS = 10
 #: these limits of what it foretold
 _STEPS_PER_MATRIX = 3
 _GOOD_GAIN = (0.6, 1.4)
+#: damping that is not lowered further: less makes no difference to a step
+_LEAST_DAMPING = 1e-3
+#: factor by which the damping grows when a step is not accepted; the next time in a row by its square, and so on
+_GROWTH = 4.0
 #: trials with a matrix of an earlier step before a new one is taken
 _MAX_TRIALS_LATER = 3
 
@@ -41,7 +45,7 @@ class Step:
 
     ``evaluation`` is what the function returned at these parameters. Levenberg-Marquardt goes on from
     parameters, ``damping``, and the approximate Hessian (p, p) that has served for ``age`` steps; None:
-    a new one is due.
+    a new one is due. ``is_last``: it gained too little to go on.
     """
 
     parameters: torch.Tensor
@@ -50,9 +54,12 @@ class Step:
     damping: float = 0.0
     hessian: torch.Tensor | None = None
     age: int = 0
+    is_last: bool = False
 
 
-Function = Callable[[torch.Tensor], tuple[HasLoss, torch.Tensor]]
+#: parameters (p,) -> the loss and what else is to be known there, and a function that gives the gradient (p,)
+#: of the loss; that is called once at most, and before the next parameters
+Function = Callable[[torch.Tensor], tuple[HasLoss, Callable[[], torch.Tensor]]]
 
 
 def levenberg_marquardt_steps(
@@ -64,12 +71,13 @@ def levenberg_marquardt_steps(
     max_step: float = 20.0,
     hessian: torch.Tensor | None = None,
     age: int = 0,
+    tolerance: float = 0.0,
 ) -> Iterator[Step]:
-    """Steps that each lower the loss; ends when none is found.
+    """Steps that each lower the loss; ends when none is found, or one gains too little.
 
     Args:
-        function: parameters (p,) -> evaluation and gradient (p,) of the loss. Its last call may
-            be at parameters that were not accepted. A loss that is not finite is not accepted.
+        function: its last call may be at parameters that were not accepted. Where the loss or its gradient
+            is not finite nothing is accepted. The gradient is not asked for after the last step.
         normal_matrix: half the approximate Hessian (p, p) at the parameters of the last call of
             ``function``. It serves for another step where it has foretold a step's decrease well.
         start: parameters to start from, in units in which 1 is a large step.
@@ -78,27 +86,33 @@ def levenberg_marquardt_steps(
         max_step: longest change of any one parameter in a step.
         hessian, age: of the ``Step`` to go on from, whose parameters and damping are ``start`` and
             ``damping``.
+        tolerance: a step that lowers the loss by less than this share of it is the last.
 
     Raises:
         ArithmeticError: if the loss or its gradient is not finite at ``start``, or a normal matrix.
     """
     parameters = start.clone()
-    evaluation, gradient = function(parameters)
-    if not _is_usable(evaluation, gradient):
+    evaluation, slope = function(parameters)
+    gradient = slope()
+    if not (math.isfinite(evaluation.loss) and gradient.isfinite().all()):
         raise ArithmeticError("the loss or its gradient is not finite where the refinement starts")
     while True:
         if hessian is None:
             hessian, age = 2 * normal_matrix(), 0
-        first_damping = damping
+        first_damping, growth = damping, _GROWTH
         for _ in range(_MAX_TRIALS if age == 0 else _MAX_TRIALS_LATER):
             step = -_solve(damped(hessian, damping * relative_damping), gradient)
             step *= min(1.0, max_step / max(float(step.abs().max()), 1e-30))
-            trial, trial_gradient = function(parameters + step)
+            trial, slope = function(parameters + step)
             decrease = evaluation.loss - trial.loss
             expected = -float(gradient @ step + 0.5 * step @ hessian @ step)
-            if decrease > 0 and _is_usable(trial, trial_gradient):
-                break
-            damping *= 4
+            if decrease > 0 and math.isfinite(trial.loss):
+                is_last = decrease < tolerance * trial.loss
+                following = gradient if is_last else slope()
+                if following.isfinite().all():
+                    break
+            damping *= growth
+            growth *= _GROWTH
         else:
             if age == 0:
                 return
@@ -107,17 +121,17 @@ def levenberg_marquardt_steps(
             damping = first_damping  # that it had to grow was the old matrix' fault
             continue
         gain = decrease / expected if expected > 0 else 0.0
-        damping = damping / 5 if gain > 0.7 else damping * 3 if gain < 0.25 else damping
-        parameters, evaluation, gradient = parameters + step, trial, trial_gradient
+        if gain > 0.7:
+            damping = max(damping / 5, min(damping, _LEAST_DAMPING))
+        elif gain < 0.25:
+            damping *= 3
+        parameters, evaluation, gradient = parameters + step, trial, following
         age += 1
         if age == _STEPS_PER_MATRIX or not _GOOD_GAIN[0] < gain < _GOOD_GAIN[1]:
             hessian = None
-        yield Step(parameters, evaluation, decrease, damping, hessian, age)
-
-
-def _is_usable(evaluation: HasLoss, gradient: torch.Tensor) -> bool:
-    """Whether a step can be taken from there."""
-    return math.isfinite(evaluation.loss) and bool(gradient.isfinite().all())
+        yield Step(parameters, evaluation, decrease, damping, hessian, age, is_last)
+        if is_last:
+            return
 
 
 def damped(hessian: torch.Tensor, damping: torch.Tensor | float) -> torch.Tensor:
@@ -178,14 +192,15 @@ def quasi_newton_steps(
     """Steps that each lower the loss; ends when none is found.
 
     Args:
-        function: parameters (p,) -> evaluation and gradient (p,) of the loss.
+        function: see there.
         start: parameters to start from.
         hessian: shape (p, p), approximate second derivatives, positive semi-definite.
         max_step: longest change of any one parameter in a step.
     """
     inverse = _InverseHessian(hessian)
     parameters = start.clone()
-    evaluation, gradient = function(parameters)
+    evaluation, gradient_there = function(parameters)
+    gradient = gradient_there()
     while True:
         direction = -inverse.apply(gradient)
         slope = float(gradient @ direction)
@@ -193,7 +208,7 @@ def quasi_newton_steps(
             return
         length = min(1.0, max_step / float(direction.abs().max()))
         for _ in range(_MAX_TRIALS):
-            trial, trial_gradient = function(parameters + length * direction)
+            trial, gradient_there = function(parameters + length * direction)
             change = trial.loss - evaluation.loss
             if change <= _SUFFICIENT_DECREASE * length * slope:
                 break
@@ -206,6 +221,7 @@ def quasi_newton_steps(
                 return
             inverse.pairs = []
             continue
+        trial_gradient = gradient_there()
         inverse.update(length * direction, trial_gradient - gradient)
         parameters = parameters + length * direction
         evaluation, gradient = trial, trial_gradient

@@ -225,16 +225,19 @@ class Objective:
     def loss_with(self, potential_change: torch.Tensor) -> torch.Tensor:
         """The loss with U changed (``PhysicalModels.potential_change``), differentiable in the change."""
         models = replace(self.model.physical_models(), potential_change=potential_change)
-        return self._loss(models)[0]
+        return self._loss(self.simulator(self.model.atoms(), models))[0]
 
     def agreed(self, values: torch.Tensor) -> torch.Tensor:
         """The same values in all processes that share the calculation (``Ranks.first``)."""
         return self._ranks.first(values)
 
+    def contributions(self) -> Contributions:
+        """The simulation at the current parameters, differentiable once."""
+        return self.simulator(self.model.atoms(), self.model.physical_models())
+
     def _loss(
-        self, models: PhysicalModels | None = None
+        self, contributions: Contributions
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        contributions = self.simulator(self.model.atoms(), models or self.model.physical_models())
         design = self._design(contributions)
         roughness = self._scale_prior(design)
         scales = solve_scales(design.detach(), self._intensity, self.weights, roughness)
@@ -252,7 +255,27 @@ class Objective:
             ArithmeticError: if the loss is not finite.
         """
         with torch.no_grad():
-            return _evaluation(*self._loss())
+            return _evaluation(*self._loss(self.contributions()))
+
+    def evaluate_for_gradient(
+        self, contributions: Contributions | None = None
+    ) -> tuple[Evaluation, Callable[[], torch.Tensor]]:
+        """The fit at the current parameters, and a function that gives the gradient (p,) of its loss there.
+
+        The gradient costs twice the fit, may be asked for once, and raises ArithmeticError if it is not finite.
+
+        Args:
+            contributions: those of the current parameters, if they are there.
+
+        Raises:
+            ArithmeticError: if the loss is not finite.
+        """
+        loss, *rest = self._loss(contributions or self.contributions())
+        with torch.no_grad():
+            chi_square, scales, design = rest
+            numbers = self.agreed(torch.cat([loss[None], chi_square[None], scales]))
+            evaluation = _evaluation(numbers[0], numbers[1], numbers[2:], design)
+        return evaluation, lambda: self._gradient(loss)
 
     def evaluate_with_gradient(self) -> tuple[Evaluation, torch.Tensor]:
         """The fit and the gradient of its loss, shape (p,), at the current parameters.
@@ -260,9 +283,12 @@ class Objective:
         Raises:
             ArithmeticError: if one of them is not finite.
         """
+        evaluation, gradient = self.evaluate_for_gradient()
+        return evaluation, gradient()
+
+    def _gradient(self, loss: torch.Tensor) -> torch.Tensor:
         parameters = self.parameters()
-        parts = self._loss()
-        found = torch.autograd.grad(parts[0], parameters, allow_unused=True)
+        found = torch.autograd.grad(loss, parameters, allow_unused=True)
         with torch.no_grad():
             for found_one, (name, _) in zip(found, self._named_parameters()):
                 if found_one is None:
@@ -270,16 +296,12 @@ class Objective:
                         f"the loss has no gradient by the parameter {name}: its model must be "
                         "differentiable"
                     )
-            numbers = [parts[0][None], parts[1][None], parts[2]]
-            message = torch.cat([*numbers, *(g.reshape(-1) for g in found)])
-            loss, chi_square, scales, gradient = self.agreed(message).split(
-                [*map(len, numbers), sum(p.numel() for p in parameters)]
-            )
+            gradient = self.agreed(torch.cat([g.reshape(-1) for g in found]))
             own = gradient.split([p.numel() for p in parameters])
             for part, (name, _) in zip(own, self._named_parameters()):
                 if not part.isfinite().all():
                     raise ArithmeticError(f"the derivative of the loss by {name} is not finite")
-            return _evaluation(loss, chi_square, scales, parts[3]), gradient
+            return gradient
 
     def structure_columns(self) -> torch.Tensor:
         """dI / d structural parameters, shape (n, p_s): a simulation for each of them."""
@@ -288,15 +310,21 @@ class Objective:
             scales = self._scales(self._design(base))
             return self._differences(self.model.structure, base, scales)
 
-    def gauss_newton_matrix(self, structure_columns: torch.Tensor | None = None) -> GaussNewton:
+    def gauss_newton_matrix(
+        self,
+        structure_columns: torch.Tensor | None = None,
+        contributions: Contributions | None = None,
+    ) -> GaussNewton:
         """The normal matrix of the parameters with the scales marginalised.
 
         Args:
             structure_columns: shape (n, p_s), of parameters or limits of the calculation that are
                 about the same; None: made anew.
+            contributions: those at the current parameters, if they are there.
         """
         with torch.no_grad():
-            jacobian, scale_jacobian = self._jacobians(structure_columns)
+            base = contributions or self.contributions()
+            jacobian, scale_jacobian = self._jacobians(structure_columns, base)
             prior = _prior_jacobian(self.model)
             prior_normal = prior.T @ prior
             restraints = torch.zeros_like(prior_normal)
@@ -338,11 +366,10 @@ class Objective:
         return solve_scales(design, self._intensity, self.weights, roughness)
 
     def _jacobians(
-        self, structure_columns: torch.Tensor | None
+        self, structure_columns: torch.Tensor | None, base: Contributions
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """dI/d parameters (n, p) and dI/d scales (n, s)."""
         atoms, models = self.model.atoms(), self.model.physical_models()
-        base = self.simulator(atoms, models)
         design = self._design(base)
         scales = self._scales(design)
         columns = []

@@ -36,6 +36,7 @@ from dials_hybrid_refine.refinement.dataset import Dataset, build_simulator
 from dials_hybrid_refine.refinement.descent import CycleEnd, Descent, SharedHessian, Way
 from dials_hybrid_refine.refinement.journal import Entry, Journal
 from dials_hybrid_refine.refinement.kept_simulator import KeptSimulator
+from dials_hybrid_refine.refinement.loss_function import LossFunction
 from dials_hybrid_refine.refinement.minimise import levenberg_marquardt_steps
 from dials_hybrid_refine.refinement.objective import (
     Evaluation,
@@ -59,8 +60,6 @@ from dials_hybrid_refine.refinement.weights import (
 )
 
 logger = logging.getLogger("dials.hybrid_refine.refine")
-
-_Function = Callable[[torch.Tensor], tuple[Evaluation, torch.Tensor]]
 
 #: Levenberg-Marquardt steps that share the derivatives with respect to the structure, at least;
 #: more for many parameters: one for each 20
@@ -106,6 +105,7 @@ class Refinement:
         self._simulators = KeptSimulator(data, settings)
         self._damping = 1.0
         self._hessian = SharedHessian()
+        self._function: LossFunction | None = None
         self.state = RefinementState(model, np.zeros(len(data.observations), dtype=bool), spread)
 
     @property
@@ -187,6 +187,7 @@ class Refinement:
         )
         if descent is None:
             return
+        self._release()
         self._damping = min(descent.end.damping, 1.0)
         self._judge_outliers()
         self._note_end(name, n_before)
@@ -209,7 +210,7 @@ class Refinement:
             fitted = (self.state.rejected, self.state.spread)
             end = self._cycle(selection, name, cycle, judge_outliers)
             if end is None:
-                return
+                break
             self.state.shifts = Shifts(end.largest_shift, end.mean_shift)
             logger.info(
                 "End of %s %d: %d outliers, %d of them changed; largest shift/s.u. %.2f, mean %.2f",
@@ -229,7 +230,8 @@ class Refinement:
             if self.state.status == "converged" or cycle == self._schedule.cycles:
                 # the result speaks of the reflections that were fitted
                 self.state.rejected, self.state.spread = fitted
-                return
+                break
+        self._release()
 
     def _cycle(
         self, selection: BeamSelection, name: str, number: int, judge_outliers: bool
@@ -248,6 +250,7 @@ class Refinement:
         if descent is None:
             return None
         self._hessian = descent.end.hessian
+        self._damping = descent.end.damping
         moved = shifts(start, structure_vector(self.state.model), self.state.structure_su)
         # the first cycle leads away from a coarse fit, whose outliers say little
         before = self.state.rejected if number > 1 else None
@@ -315,8 +318,10 @@ class Refinement:
         """That of the current objective, its structural columns from a calculation of their own."""
         n_structural = self.state.model.structure.n_parameters
         columns = self._columns.get(self.state, max(_STEPS_WITH_STRUCTURE, n_structural // 20))
-        assert self.state.objective is not None
-        equations = self.state.objective.gauss_newton_matrix(columns)
+        assert self.state.objective is not None and self._function is not None
+        values = self._function.values_at(self._vector())
+        self._release()
+        equations = self.state.objective.gauss_newton_matrix(columns, values)
         if not equations.normal.isfinite().all():
             raise ArithmeticError("the normal matrix is not finite")
         self.state.n_effective = equations.effective_parameters()
@@ -360,24 +365,20 @@ class Refinement:
         parameters = [p for p in self.state.model.parameters() if p.requires_grad]
         torch.nn.utils.vector_to_parameters(vector, parameters)
 
-    def _begin(self, selection: BeamSelection) -> tuple[_Function, Evaluation]:
-        """A new objective as a function of the vector of parameters, and its first value."""
-        objective = self._objective(selection)
-        start = self._vector()
-        first = objective.evaluate_with_gradient()
-        self.state.evaluation = first[0]
+    def _begin(self, selection: BeamSelection) -> LossFunction:
+        """The loss of a new objective, which starts with the parameters as they are."""
+        if not self._simulators.serves(self.state.model, selection):
+            self._release()
+        objective, start = self._objective(selection), self._vector()
+        known = None if self._function is None else self._function.contributions_at(start)
+        self._function = function = LossFunction(objective, start, self._set_vector, known)
+        self.state.evaluation = function.first
+        return function
 
-        def function(vector: torch.Tensor) -> tuple[Evaluation, torch.Tensor]:
-            if torch.equal(vector, start):
-                return first
-            self._set_vector(vector)
-            try:
-                return objective.evaluate_with_gradient()
-            except BREAKDOWNS:
-                # a step that led to an absurd structure is not taken
-                return replace(first[0], loss=float("inf")), torch.zeros_like(vector)
-
-        return function, first[0]
+    def _release(self) -> None:
+        """Let the memory of the last calculation be used again."""
+        if self._function is not None:
+            self._function.release()
 
     def _descend(
         self,
@@ -395,14 +396,14 @@ class Refinement:
         n_before = len(self.state.history)
         before = self.state.objective, self.state.evaluation
         try:
-            function, first = self._begin(selection)
+            function = self._begin(selection)
         except BREAKDOWNS as error:
             self.state.objective, self.state.evaluation = before
             self._break_down(stage, error, n_before)
             return None
         if not self.state.history:
-            self.state.loss_start = first.chi_square * self.state.spread**2
-        way = Way(0, first.loss, damping, hessian=hessian)
+            self.state.loss_start = function.first.chi_square * self.state.spread**2
+        way = Way(0, function.first.loss, damping, hessian=hessian)
         running = self.journal.under_way(stage)
         if running is not None:
             way = self._go_on(running)
@@ -415,6 +416,7 @@ class Refinement:
             relative_damping(self.state.model),
             hessian=way.hessian.matrix,
             age=way.hessian.age,
+            tolerance=tolerance,
         )
         accepted = self._vector()
         while not way.is_over and way.number < most:
@@ -429,17 +431,15 @@ class Refinement:
             assert isinstance(step.evaluation, Evaluation)
             self.state.evaluation, accepted = step.evaluation, step.parameters
             self._set_vector(accepted)
-            loss = step.evaluation.loss
-            is_over = step.decrease < tolerance * loss
             shared = SharedHessian(step.hessian, step.age)
-            way = Way(way.number + 1, loss, step.damping, is_over, shared)
+            way = Way(way.number + 1, step.evaluation.loss, step.damping, step.is_last, shared)
             self._record(stage, way.number)
             stop = self._controls.should_stop()
             self.journal.step(lambda: self._entry(stage, way, n_before), way.number, stop)
             if stop:
                 break
         self._set_vector(accepted)
-        return None if self._stopped() else Descent(first.loss, way)
+        return None if self._stopped() else Descent(function.first.loss, way)
 
     def _entry(self, stage: str, way: Way, n_before: int) -> Entry:
         """How far a stage has come, for the journal."""

@@ -27,15 +27,21 @@ class Counted:
     def __init__(self, residuals: Callable[[torch.Tensor], torch.Tensor]) -> None:
         self.residuals = residuals
         self.calls = 0
+        self.gradients = 0
         self.last = torch.zeros(0)
 
-    def __call__(self, x: torch.Tensor) -> tuple[Value, torch.Tensor]:
+    def __call__(self, x: torch.Tensor) -> tuple[Value, Callable[[], torch.Tensor]]:
         self.calls += 1
         self.last = x.clone()
         x = x.clone().requires_grad_()
         loss = self.residuals(x).square().sum()
         (gradient,) = torch.autograd.grad(loss, x)
-        return Value(loss.item()), gradient
+
+        def slope() -> torch.Tensor:
+            self.gradients += 1
+            return gradient
+
+        return Value(loss.item()), slope
 
     def normal(self, x: torch.Tensor | None = None) -> torch.Tensor:
         point = self.last if x is None else x
@@ -133,3 +139,30 @@ def test_parameters_that_are_not_damped_take_the_whole_step() -> None:
     torch.testing.assert_close(
         step.parameters, torch.tensor([1.0, 2 / 3.5], dtype=torch.float64), rtol=1e-9, atol=0
     )
+
+
+def test_a_step_that_gains_little_is_the_last() -> None:
+    """Nothing else is, and nobody asks for the gradient after it."""
+    function = Counted(residuals_of_rosenbrock)
+    steps = list(
+        levenberg_marquardt_steps(function, function.normal, START, max_step=0.5, tolerance=0.3)
+    )
+    gains = [step.decrease / step.evaluation.loss for step in steps]
+    assert len(steps) > 2 and gains[-1] < 0.3 <= min(gains[:-1])
+    assert [step.is_last for step in steps] == [False] * (len(steps) - 1) + [True]
+    assert function.gradients == len(steps)  # at the start and after all steps but the last
+
+
+def test_a_rejected_step_costs_no_gradient_and_damping_grows_ever_faster() -> None:
+    """(x - 1)^2 with a matrix a million times too small: steps of 2 / lambda help where lambda is above 1."""
+    function = Counted(lambda x: x - 1)
+    start = torch.zeros(1, dtype=torch.float64)
+
+    def too_small() -> torch.Tensor:
+        return torch.full((1, 1), 1e-6, dtype=torch.float64)
+
+    step = next(levenberg_marquardt_steps(function, too_small, start, 1e-3, max_step=1e9))
+    # at the start, and with 1e-3 times 1, 4, 4 * 16 and 4 * 16 * 64
+    assert function.calls == 5
+    assert function.gradients == 2
+    assert float(step.evaluation.loss) < 1

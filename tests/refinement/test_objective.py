@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
@@ -183,9 +183,9 @@ def set_vector(objective: Objective, vector: torch.Tensor) -> None:
 
 
 def function_of(objective: Objective) -> Function:
-    def function(vector: torch.Tensor) -> tuple[Evaluation, torch.Tensor]:
+    def function(vector: torch.Tensor) -> tuple[Evaluation, Callable[[], torch.Tensor]]:
         set_vector(objective, vector)
-        return objective.evaluate_with_gradient()
+        return objective.evaluate_for_gradient()
 
     return function
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -98,9 +98,9 @@ class Experiment:
         """Levenberg-Marquardt from the true structure until nothing is gained."""
         objective = self.objective(requests)
 
-        def function(vector: torch.Tensor) -> tuple[Evaluation, torch.Tensor]:
+        def function(vector: torch.Tensor) -> tuple[Evaluation, Callable[[], torch.Tensor]]:
             torch.nn.utils.vector_to_parameters(vector, objective.parameters())
-            return objective.evaluate_with_gradient()
+            return objective.evaluate_for_gradient()
 
         start = torch.nn.utils.parameters_to_vector(objective.parameters()).detach()
         steps = levenberg_marquardt_steps(
