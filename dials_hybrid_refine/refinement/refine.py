@@ -61,8 +61,8 @@ from dials_hybrid_refine.refinement.weights import (
 
 logger = logging.getLogger("dials.hybrid_refine.refine")
 
-#: Levenberg-Marquardt steps that share the derivatives with respect to the structure, at least;
-#: more for many parameters: one for each 20
+#: normal matrices that share the derivatives with respect to the structure, at least; more for many
+#: parameters: one for each 20
 _STEPS_WITH_STRUCTURE = 4
 
 #: share of the reflections that may become outliers, or cease to be, between cycles that are of one function
@@ -308,16 +308,19 @@ class Refinement:
         self.state.breakdown = str(sentence)
         return True
 
+    def _thickness(self) -> float:
+        """The largest mean along the scans, Angstrom."""
+        ranges = [scan.phi_range for scan in self._data.scans]
+        return self.state.model.thickness.largest_mean(ranges)
+
     def _structure_columns(self) -> torch.Tensor:
         """At the parameters as they are."""
-        ranges = [scan.phi_range for scan in self._data.scans]
-        limits = self._derivatives(self.state.model.thickness.largest_mean(ranges))
-        return self._make_objective(limits).structure_columns()
+        return self._make_objective(self._derivatives(self._thickness())).structure_columns()
 
     def _normal_matrix(self) -> torch.Tensor:
         """That of the current objective, its structural columns from a calculation of their own."""
-        n_structural = self.state.model.structure.n_parameters
-        columns = self._columns.get(self.state, max(_STEPS_WITH_STRUCTURE, n_structural // 20))
+        most = max(_STEPS_WITH_STRUCTURE, self.state.model.structure.n_parameters // 20)
+        columns = self._columns.get(self.state, self._thickness(), most)
         assert self.state.objective is not None and self._function is not None
         values = self._function.values_at(self._vector())
         self._release()
