@@ -149,8 +149,8 @@ class Refinement:
         return evaluation
 
     def judge_outliers(self, selection: BeamSelection) -> None:
-        """Find outliers with the parameters as they are."""
-        self.evaluate(selection)
+        """Find outliers with the parameters as they are; the calculation serves a stage that begins there."""
+        self._begin(selection)
         self._judge_outliers()
 
     def gauss_newton(self, selection: BeamSelection) -> GaussNewton:
