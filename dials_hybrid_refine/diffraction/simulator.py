@@ -123,6 +123,8 @@ class Simulator:
         shift = np.zeros(3) if centre is None else centre
         self._phase = torch.from_numpy(np.exp(2j * np.pi * (table.hkl @ shift)))
         directions = np.array([scan.beam_direction for scan in scans])
+        #: unit vectors along s0 of each experiment, shape (n_experiments, 3)
+        self.beam_directions = torch.from_numpy(directions)
         self.batches = make_batches(
             blocks, table, directions, self._is_centric, settings.device, settings.ranks.size
         )

@@ -467,16 +467,17 @@ class Objective:
         if not parameters:
             return torch.zeros(len(self._intensity), 0, dtype=torch.float64)
         step = 2e-5  # radians: small against 1 / (g t), large against round-off
-        parts = []
-        for axis in torch.eye(3, dtype=torch.float64):
-            turned = replace(models, rotation=_offset_rotation(models.rotation, step * axis))
-            parts.append((self.simulator(atoms, turned).value - base.value) / step)
         # taken as constant within a stretch: that of one frame where frames are segments
         place, experiment, phi = self.simulator.overlaps()
+        parts = torch.zeros(len(base.value), 3, dtype=torch.float64)
+        for axes in _axes_across(self.simulator.beam_directions):
+            turned = replace(models, rotation=_offset_rotation(models.rotation, step * axes))
+            slope = (self.simulator(atoms, turned).value - base.value) / step
+            parts += slope[:, None] * axes[experiment[place]]
         by_parameter = parameter_jacobian(
             lambda: module(experiment, phi[:, None])[:, 0], parameters
         )
-        return self._gather_by_place(torch.stack(parts, dim=1), by_parameter, place, base, scales)
+        return self._gather_by_place(parts, by_parameter, place, base, scales)
 
 
 def _evaluation(
@@ -493,7 +494,19 @@ def _evaluation(
 def _offset_rotation(
     rotation: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], offset: torch.Tensor
 ) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-    return lambda experiment, phi: rotation(experiment, phi) + offset
+    """offset: shape (n_experiments, 3), radians."""
+    return lambda experiment, phi: rotation(experiment, phi) + offset[experiment][:, None]
+
+
+def _axes_across(directions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two unit vectors normal to each of n and to each other, both of shape (n, 3).
+
+    A turn about the beam changes no excitation error, and no intensity.
+    """
+    smallest = directions.abs().argmin(1)
+    first = torch.linalg.cross(directions, torch.eye(3, dtype=directions.dtype)[smallest])
+    first = first / first.norm(dim=1, keepdim=True)
+    return first, torch.linalg.cross(directions, first)
 
 
 def _prior_jacobian(model: HybridModel) -> torch.Tensor:
