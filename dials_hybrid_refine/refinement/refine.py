@@ -155,7 +155,9 @@ class Refinement:
 
     def gauss_newton(self, selection: BeamSelection) -> GaussNewton:
         """The normal equations at the current parameters, in a calculation of its own."""
-        columns = self._structure_columns()
+        columns = self._columns.still_good(self.state, self._thickness())
+        if columns is None:
+            columns = self._structure_columns()
         return self._make_objective(selection).gauss_newton_matrix(columns)
 
     @property

@@ -51,11 +51,23 @@ class SharedColumns:
             self.forget()
         if self._fit is None:
             self._fit, self._thickness = now, thickness
+        self._age += 1
+        return self._present(state, self._fit, now)
+
+    def still_good(self, state: RefinementState, thickness: float) -> torch.Tensor | None:
+        """Columns for s.u. at the present fit: None unless atoms and thickness are nearly the same."""
+        now = fit_of(state)
+        if self._fit is None or self._has_changed(now, thickness):
+            return None
+        return self._present(state, self._fit, now)
+
+    def _present(
+        self, state: RefinementState, fit: Mapping[str, Any], now: Mapping[str, Any]
+    ) -> torch.Tensor:
         if self._columns is None:
-            set_fit(state, Entry("columns", self._fit))
+            set_fit(state, Entry("columns", fit))
             self._columns = self._calculate()
             set_fit(state, Entry("columns", now))
-        self._age += 1
         return self._columns
 
     def content(self) -> dict[str, Any]:

@@ -41,6 +41,7 @@ def test_columns_are_made_anew_where_they_differ(
     columns.get(state, 500.0, 2)
     with torch.no_grad():
         model.structure.shifts[0] += shift
+    assert (columns.still_good(state, thickness) is None) == is_new
     assert columns.get(state, thickness, 2).shape == (3, 1)
     assert columns.get(state, thickness, 2).shape == (3, 1 + is_new)
     assert len(made) == 1 + is_new
