@@ -46,16 +46,17 @@ def parameter_jacobian(
     without gradients; the parameters come back unchanged.
     """
     base = function()
-    columns = [base.new_zeros(*base.shape, 0)]
-    for parameter in parameters:
-        for index in indices(parameter):
-            original = parameter[index].clone()
-            parameter[index] = original + _STEP
-            try:
-                columns.append(((function() - base) / _STEP)[..., None])
-            finally:
-                parameter[index] = original
-    return torch.cat(columns, dim=-1)
+    # filled in place: of large models no other array is as large
+    jacobian = base.new_empty(*base.shape, sum(p.numel() for p in parameters))
+    places = ((p, index) for p in parameters for index in indices(p))
+    for column, (parameter, index) in enumerate(places):
+        original = parameter[index].clone()
+        parameter[index] = original + _STEP
+        try:
+            jacobian[..., column] = (function() - base) / _STEP
+        finally:
+            parameter[index] = original
+    return jacobian
 
 
 #: parts that the widest matrix is cut in; whatever the number of processes, as round-off depends on it

@@ -106,6 +106,7 @@ class Refinement:
         self._damping = 1.0
         self._hessian = SharedHessian()
         self._function: LossFunction | None = None
+        self._tilt_step: float | None = None
         self.state = RefinementState(model, np.zeros(len(data.observations), dtype=bool), spread)
 
     @property
@@ -316,8 +317,11 @@ class Refinement:
         return self.state.model.thickness.largest_mean(ranges)
 
     def _structure_columns(self) -> torch.Tensor:
-        """At the parameters as they are."""
-        return self._make_objective(self._derivatives(self._thickness())).structure_columns()
+        """At the parameters as they are, with tilts no closer than those of the intensities."""
+        limits = self._derivatives(self._thickness())
+        if self._tilt_step is not None:
+            limits = replace(limits, tilt_step=max(limits.tilt_step, self._tilt_step))
+        return self._make_objective(limits).structure_columns()
 
     def _normal_matrix(self) -> torch.Tensor:
         """That of the current objective, its structural columns from a calculation of their own."""
@@ -339,6 +343,7 @@ class Refinement:
         return self.state.is_over
 
     def _objective(self, selection: BeamSelection) -> Objective:
+        self._tilt_step = selection.tilt_step
         simulator = self._simulators.get(self.state.model, selection)
         self.state.objective = objective = self._objective_of(simulator)
         logger.info(
