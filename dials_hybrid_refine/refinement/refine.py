@@ -253,7 +253,7 @@ class Refinement:
         if descent is None:
             return None
         self._hessian = descent.end.hessian
-        self._damping = descent.end.damping
+        self._damping = min(descent.end.damping, 1.0)
         moved = shifts(start, structure_vector(self.state.model), self.state.structure_su)
         # the first cycle leads away from a coarse fit, whose outliers say little
         before = self.state.rejected if number > 1 else None
@@ -397,11 +397,14 @@ class Refinement:
         most: int,
         tolerance: float,
         damping: float,
-        hessian: SharedHessian = SharedHessian(),  # noqa: B008  immutable
+        hessian: SharedHessian | None = None,
     ) -> Descent | None:
         """Take steps until they gain little; the model is left at the last one.
 
         None if the stage was interrupted or broke down.
+
+        Args:
+            hessian: of the cycle before; None: this is no cycle, and the structure may be far from right.
         """
         n_before = len(self.state.history)
         before = self.state.objective, self.state.evaluation
@@ -413,7 +416,7 @@ class Refinement:
             return None
         if not self.state.history:
             self.state.loss_start = function.first.chi_square * self.state.spread**2
-        way = Way(0, function.first.loss, damping, hessian=hessian)
+        way = Way(0, function.first.loss, damping, hessian=hessian or SharedHessian())
         running = self.journal.under_way(stage)
         if running is not None:
             way = self._go_on(running)
@@ -423,7 +426,7 @@ class Refinement:
             self._normal_matrix,
             self._vector(),
             way.damping,
-            relative_damping(self.state.model),
+            relative_damping(self.state.model, is_nearly_right=hessian is not None),
             hessian=way.hessian.matrix,
             age=way.hessian.age,
             tolerance=tolerance,
