@@ -90,4 +90,4 @@ class SharedColumns:
         if self._fit is None or abs(thickness - self._thickness) > _HARDLY_THICKER * thickness:
             return True
         before, after = (fit["parameters"].get(_SHIFTS) for fit in (self._fit, now))
-        return before is not None and bool(np.abs(after - before).max() > _HARDLY_MOVED)
+        return before is not None and bool((np.abs(after - before) > _HARDLY_MOVED).any())
