@@ -14,16 +14,20 @@ from benchmarks.validation.rows import Row
 def write_pictures(output: Path, rows: Iterable[Row], folder: Path) -> list[str]:
     """An SVG for each simulated row that has been run; returns their names.
 
+    A row of which only the result is left keeps the picture that it has.
+
     Args:
         output: folder of all runs.
     """
     names = []
-    for row in rows:
+    for row in (row for row in rows if row.dataset.simulation is not None):
         summary = output / row.name / "dials.hybrid_refine.json"
-        if row.dataset.simulation is not None and summary.is_file():
-            names.append(f"thickness-{row.dataset.name}.svg")
+        picture = folder / f"thickness-{row.dataset.name}.svg"
+        if summary.is_file():
             folder.mkdir(parents=True, exist_ok=True)
-            _draw(json.loads(summary.read_text())["thickness"], row, folder / names[-1])
+            _draw(json.loads(summary.read_text())["thickness"], row, picture)
+        if picture.is_file():
+            names.append(picture.name)
     return names
 
 
