@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from dials_hybrid_refine.models.effects import NamedEffect
+from dials_hybrid_refine.refinement.gauss_newton import GaussNewton
 from dials_hybrid_refine.refinement.jacobian import places_of
-from dials_hybrid_refine.refinement.objective import GaussNewton
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ import torch
 from dials_hybrid_refine.models.hybrid import HybridModel
 from dials_hybrid_refine.models.orientation.base import OrientationModel
 from dials_hybrid_refine.models.thickness.base import ThicknessModel
+from dials_hybrid_refine.refinement.gauss_newton import GaussNewton
 from dials_hybrid_refine.refinement.jacobian import parameter_jacobian, places_of
-from dials_hybrid_refine.refinement.objective import GaussNewton
 
 
 def covariance_of(part: torch.nn.Module, model: HybridModel, normal: GaussNewton) -> torch.Tensor:

@@ -34,13 +34,13 @@ from dials_hybrid_refine.models.hybrid import HybridModel
 from dials_hybrid_refine.refinement.breakdown import BREAKDOWNS, sentence_of
 from dials_hybrid_refine.refinement.dataset import Dataset, build_simulator
 from dials_hybrid_refine.refinement.descent import CycleEnd, Descent, SharedHessian, Way
+from dials_hybrid_refine.refinement.gauss_newton import GaussNewton
 from dials_hybrid_refine.refinement.journal import Entry, Journal
 from dials_hybrid_refine.refinement.kept_simulator import KeptSimulator
 from dials_hybrid_refine.refinement.loss_function import LossFunction
 from dials_hybrid_refine.refinement.minimise import levenberg_marquardt_steps
 from dials_hybrid_refine.refinement.objective import (
     Evaluation,
-    GaussNewton,
     Objective,
 )
 from dials_hybrid_refine.refinement.refinement_state import RefinementState

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from dials_hybrid_refine.models.hybrid import HybridModel
-from dials_hybrid_refine.refinement.objective import GaussNewton
+from dials_hybrid_refine.refinement.gauss_newton import GaussNewton
 
 
 @dataclass(frozen=True)

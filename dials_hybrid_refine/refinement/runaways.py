@@ -10,7 +10,7 @@ from cctbx import adptbx, xray
 
 from dials_hybrid_refine.models.hybrid import HybridModel
 from dials_hybrid_refine.models.thickness.neural import NeuralThickness
-from dials_hybrid_refine.refinement.objective import GaussNewton
+from dials_hybrid_refine.refinement.gauss_newton import GaussNewton
 from dials_hybrid_refine.refinement.result import Profiles
 from dials_hybrid_refine.refinement.settings import LARGEST_SCANNED
 

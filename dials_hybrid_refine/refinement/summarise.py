@@ -28,8 +28,9 @@ from dials_hybrid_refine.refinement.difference_map import difference_map
 from dials_hybrid_refine.refinement.effect_values import effect_values
 from dials_hybrid_refine.refinement.frame_statistics import FrameStatistics, frame_statistics
 from dials_hybrid_refine.refinement.frames import FrameFilter, Frames, frame_members
+from dials_hybrid_refine.refinement.gauss_newton import GaussNewton
 from dials_hybrid_refine.refinement.jacobian import places_of
-from dials_hybrid_refine.refinement.objective import GaussNewton, Objective
+from dials_hybrid_refine.refinement.objective import Objective
 from dials_hybrid_refine.refinement.profile_uncertainty import (
     covariance_of,
     orientation_uncertainty,

@@ -7,7 +7,7 @@ import torch
 
 from dials_hybrid_refine.models.effects import Effect, NamedEffect
 from dials_hybrid_refine.refinement.effect_values import effect_values
-from dials_hybrid_refine.refinement.objective import GaussNewton
+from dials_hybrid_refine.refinement.gauss_newton import GaussNewton
 
 NORMAL = torch.tensor(
     [

@@ -20,8 +20,9 @@ from dials_hybrid_refine.models.thickness.constant import ConstantThickness
 from dials_hybrid_refine.models.thickness.geometric import GeometricThickness
 from dials_hybrid_refine.models.thickness.given import GivenThickness
 from dials_hybrid_refine.models.thickness.neural_mean import NeuralMeanThickness
+from dials_hybrid_refine.refinement.gauss_newton import GaussNewton
 from dials_hybrid_refine.refinement.minimise import levenberg_marquardt_steps
-from dials_hybrid_refine.refinement.objective import GaussNewton, Objective
+from dials_hybrid_refine.refinement.objective import Objective
 from dials_hybrid_refine.refinement.profile_uncertainty import (
     covariance_of,
     orientation_uncertainty,

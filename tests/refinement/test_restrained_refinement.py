@@ -19,8 +19,9 @@ from dials_hybrid_refine.models.restraints.build import StructureRestraints
 from dials_hybrid_refine.models.restraints.request import AtomName, RestraintRequest
 from dials_hybrid_refine.models.structure import RefinedParameters, StructureModel
 from dials_hybrid_refine.models.thickness.constant import ConstantThickness
+from dials_hybrid_refine.refinement.gauss_newton import GaussNewton
 from dials_hybrid_refine.refinement.minimise import levenberg_marquardt_steps
-from dials_hybrid_refine.refinement.objective import Evaluation, GaussNewton, Objective
+from dials_hybrid_refine.refinement.objective import Evaluation, Objective
 from dials_hybrid_refine.refinement.restraint_summary import summarise_restraints
 
 RING = "C1 C2 C3 C4 C5 C6"

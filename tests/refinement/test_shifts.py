@@ -11,7 +11,7 @@ from dials_hybrid_refine.models.hybrid import HybridModel
 from dials_hybrid_refine.models.orientation.smooth import SmoothOrientation
 from dials_hybrid_refine.models.structure import RefinedParameters, StructureModel
 from dials_hybrid_refine.models.thickness.constant import ConstantThickness
-from dials_hybrid_refine.refinement.objective import GaussNewton
+from dials_hybrid_refine.refinement.gauss_newton import GaussNewton
 from dials_hybrid_refine.refinement.shifts import shifts, structure_su, structure_vector
 
 
