@@ -196,7 +196,7 @@ class Case:
             composition,
             self.selection,
             1 / WAVELENGTH,
-            lambda phi: np.broadcast_to(np.eye(3), (len(phi), 3, 3)),
+            lambda phi: np.zeros((len(phi), 3)),
         )
         return Simulator([scan], [plan], composition, settings)
 

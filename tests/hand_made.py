@@ -141,6 +141,7 @@ def make_batch(
         phi_centre=torch.zeros(n_blocks, dtype=torch.float64),
         phi=torch.zeros(n_blocks, n_tilts, dtype=torch.float64),
         bases=bases,
+        axes=torch.zeros(n_blocks, n_tilts, 3, dtype=torch.float64),
         geometry=BeamGeometry(
             hkl=g,
             active=torch.ones(n_blocks, n_beams, n_tilts, dtype=torch.bool),
@@ -155,6 +156,8 @@ def make_batch(
         pair_observation=empty,
         pair_segment=empty,
         pair_weight=torch.zeros(0, n_tilts, dtype=torch.float64),
+        pair_window=torch.zeros(0, 2, dtype=torch.float64),
+        edges=None,
     )
     return batch, bases, wave_number
 

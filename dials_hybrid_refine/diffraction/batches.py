@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from dials_hybrid_refine.diffraction.block_size import PRODUCT_OVERHEAD
 from dials_hybrid_refine.diffraction.blocks import BeamBlock
 from dials_hybrid_refine.diffraction.geometry import BeamGeometry
+from dials_hybrid_refine.diffraction.window_edges import WindowEdges
 
 #: matrices and two Chebyshev vectors of this many bytes stay in a processor core's cache
 _TARGET_BYTES = {"cpu": 1_500_000, "cuda": 500_000_000}
@@ -31,12 +32,15 @@ class BlockBatch:
         experiment, phi_centre: shape (B,); the experiment is the same in all.
         phi: shape (B, n), degrees.
         bases: shape (B, n, 3, 3), 1/Angstrom, without orientation correction.
+        axes: shape (B, n, 3), turns about which move windows, or zero.
         geometry: the beams (padded with 000, which is off there).
         differences: table of all differences g-h; beam_keys: shape (B, N), for its lookup.
         n_rows: R.
         pair_block: shape (P,), block of each pair, 0 to B-1 in the batch.
         pair_row: shape (P,), 0 to R-1. pair_observation, pair_segment: shape (P,).
-        pair_weight: (P, n).
+        pair_weight: shape (P, n), degrees of the window around each tilt, when the blocks were planned.
+        pair_window: shape (P, 2), first and last angle of the window in degrees, not moved.
+        edges: how weights follow windows that move; None: they do not.
     """
 
     block: torch.Tensor
@@ -44,6 +48,7 @@ class BlockBatch:
     phi_centre: torch.Tensor
     phi: torch.Tensor
     bases: torch.Tensor
+    axes: torch.Tensor
     geometry: BeamGeometry
     differences: DifferenceTable
     beam_keys: torch.Tensor
@@ -53,6 +58,8 @@ class BlockBatch:
     pair_observation: torch.Tensor
     pair_segment: torch.Tensor
     pair_weight: torch.Tensor
+    pair_window: torch.Tensor
+    edges: WindowEdges | None
 
     @property
     def cost(self) -> float:
@@ -141,14 +148,27 @@ def _make_batch(
         return torch.from_numpy(np.ascontiguousarray(array))
 
     hkl = _pad([b.hkl for b in chosen], (n_beams, 3))
+    phi = np.stack([b.phi for b in chosen])
+    pair_block = np.repeat(np.arange(len(chosen)), [len(b.pair_row) for b in chosen])
+    width = chosen[0].cell_width
+    edges = None
+    if width is not None:
+        edges = WindowEdges(
+            tensor(phi[pair_block]),
+            width,
+            tensor(np.concatenate([b.pair_counts for b in chosen])),
+            tensor(np.array([b.is_first for b in chosen])[pair_block]),
+            tensor(np.array([b.is_last for b in chosen])[pair_block]),
+        )
     experiment = np.array([b.experiment for b in chosen], dtype=np.int64)
     direction = tensor(directions[experiment])
     return BlockBatch(
         block=tensor(np.array(positions, dtype=np.int64)),
         experiment=tensor(experiment),
         phi_centre=tensor(np.array([b.phi_centre for b in chosen])),
-        phi=tensor(np.stack([b.phi for b in chosen])),
+        phi=tensor(phi),
         bases=tensor(np.stack([b.bases for b in chosen])),
+        axes=tensor(np.stack([b.axes for b in chosen])),
         # the surface is taken normal to the beam
         geometry=BeamGeometry(
             hkl=tensor(hkl.astype(float)),
@@ -159,11 +179,13 @@ def _make_batch(
         differences=table,
         beam_keys=tensor(table.beam_keys(hkl)),
         n_rows=n_rows,
-        pair_block=tensor(np.repeat(np.arange(len(chosen)), [len(b.pair_row) for b in chosen])),
+        pair_block=tensor(pair_block),
         pair_row=tensor(np.concatenate([b.pair_row for b in chosen]) - 1),
         pair_observation=tensor(np.concatenate([b.pair_observation for b in chosen])),
         pair_segment=tensor(np.concatenate([b.pair_segment for b in chosen])),
         pair_weight=tensor(np.concatenate([b.pair_weight for b in chosen])),
+        pair_window=tensor(np.concatenate([b.pair_window for b in chosen])),
+        edges=edges,
     )
 
 

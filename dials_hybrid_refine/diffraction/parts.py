@@ -60,7 +60,9 @@ def _of_pairs(batch: BlockBatch) -> tuple[torch.Tensor, ...]:
     block = batch.pair_block
     hkl = batch.geometry.hkl[block, 1 + batch.pair_row].cpu()
     width = batch.pair_weight.sum(-1)
-    phi = (batch.pair_weight * batch.phi[block]).sum(-1) / width
+    # of a window that only nearly reaches the block the middle of the block
+    weight = torch.where(width[:, None] > 0, batch.pair_weight, 1.0)
+    phi = (weight * batch.phi[block]).sum(-1) / weight.sum(-1)
     nearest = (batch.phi[block] - phi[:, None]).abs().argmin(-1)
     vectors = torch.einsum("pij,pj->pi", batch.bases[block, nearest], hkl)
     return batch.pair_observation, batch.experiment[block], hkl.long(), phi, vectors, width

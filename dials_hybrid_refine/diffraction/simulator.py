@@ -37,10 +37,13 @@ class Contributions:
 
     Attributes:
         value: shape (P,), fraction of the incident beam times degrees, float64.
+        turn_slope: shape (P,), its derivative by a turn about the rotation axis, 1/degree, detached; zero
+            where such a turn does not move windows (``Simulator.moves_windows``).
         observation, block, segment: shape (P,), which observation, block and segment of rotation.
     """
 
     value: torch.Tensor
+    turn_slope: torch.Tensor
     observation: torch.Tensor
     block: torch.Tensor
     segment: torch.Tensor
@@ -135,6 +138,41 @@ class Simulator:
         self._tail_counts = [sum(len(b.tail_weight) for b in plan.blocks) for plan in plans]
         offsets = np.cumsum([0, *(len(plan.segment_phi) for plan in plans)])
         self._set_places(offsets)
+        #: mean rotation axes of the experiments, unit vectors of shape (n_experiments, 3)
+        self.rotation_axes = torch.from_numpy(_mean_axes(scans))
+        #: whether a turn about the rotation axis moves windows instead of the crystal, in all experiments
+        self.moves_windows = all(batch.edges is not None for batch in self.batches)
+        self._set_edges(scans)
+
+    def _set_edges(self, scans: Sequence[ScanGeometry]) -> None:
+        """The distinct first and last angles of windows, and which ones a pair has."""
+        windows = torch.cat([b.pair_window for b in self.batches])
+        experiments = torch.cat([b.experiment[b.pair_block] for b in self.batches])
+        both = torch.stack([experiments.double()[:, None].expand(-1, 2), windows], dim=-1)
+        edges, index = torch.unique(both.reshape(-1, 2), dim=0, return_inverse=True)
+        self._edge_experiment, self._edge_phi = edges[:, 0].long(), edges[:, 1]
+        self._pair_edges = index.reshape(-1, 2)
+        axes = np.zeros((len(edges), 3))
+        for i in np.unique(self._edge_experiment.numpy()):
+            mine = self._edge_experiment.numpy() == i
+            axes[mine] = scans[i].rotation_axes(self._edge_phi.numpy()[mine])
+        self._edge_axes = torch.from_numpy(axes)
+
+    def _moved_windows(self, models: PhysicalModels) -> torch.Tensor:
+        """First and last angles (P, 2) in degrees of the windows of all pairs, moved by the models' turn."""
+        phi = self._edge_phi
+        if self.moves_windows:
+            vectors = models.rotation(self._edge_experiment, phi[:, None])[:, 0]
+            phi = phi + (vectors * self._edge_axes).sum(-1) * (180 / math.pi)
+        return phi[self._pair_edges]
+
+    def recorded_angles(self, models: PhysicalModels) -> list[torch.Tensor]:
+        """For each batch the angles (B, n) in degrees at which the tilts, turned about the axis, come."""
+        angles = []
+        for batch in self.batches:
+            vectors = models.rotation(batch.experiment, batch.phi)
+            angles.append(batch.phi - (vectors * batch.axes).sum(-1) * (180 / math.pi))
+        return angles
 
     def _set_places(self, offsets: NDArray[np.int64]) -> None:
         """Where the contributions belong; offsets: first segment of each experiment."""
@@ -249,21 +287,51 @@ class Simulator:
 
     def __call__(self, atoms: AtomicParameters, models: PhysicalModels) -> Contributions:
         """The parts of all integrated intensities, in a fixed order."""
-        value = self._change_values(self._integrated(atoms, models), models)
-        return Contributions(value, self._observation, self._block, self._segment)
+        value, slope = self._integrated(atoms, models)
+        if models.intensity_effects:
+            slope = self._changed_direction(value.detach(), slope, models)
+            value = self._change_values(value, models)
+        return Contributions(value, slope, self._observation, self._block, self._segment)
 
-    def _integrated(self, atoms: AtomicParameters, models: PhysicalModels) -> torch.Tensor:
-        """The values (P,) before any intensity effect."""
+    def _changed_direction(
+        self, values: torch.Tensor, direction: torch.Tensor, models: PhysicalModels
+    ) -> torch.Tensor:
+        """How the values (P,) change after the effects when those before them do by a direction (P,)."""
+        with torch.no_grad():
+            return directional_derivative(
+                lambda v: self._change_values(v, models), values, direction
+            )
+
+    def _integrated(
+        self, atoms: AtomicParameters, models: PhysicalModels
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The values (P,) before any intensity effect, and their derivatives by a turn about the axis."""
         potentials = self._potentials(atoms, models)
         inputs = self._inputs(atoms, potentials, models)
+        windows = self._moved_windows(models)
+        fixed = windows.detach().split(self._pair_counts)
         if models.curve_effects:
             curves = self._changed_curves(inputs, models)
-            parts = [_over_windows(curve, batch) for curve, batch in zip(curves, self.batches)]
+            found = [
+                _over_windows(curve, batch, window)
+                for curve, batch, window in zip(curves, self.batches, fixed)
+            ]
         else:
-            parts = self._shared.gather(
-                lambda: self._from_curves(inputs, _over_windows), self._pair_counts
+            window_of = dict(zip(map(id, self.batches), fixed))
+            found = self._shared.gather(
+                lambda: self._from_curves(
+                    inputs, lambda curve, batch: _over_windows(curve, batch, window_of[id(batch)]), 3
+                ),
+                self._pair_counts,
+                (3,),
             )
-        return torch.cat([*parts, *self._tails(potentials)])
+        parts = torch.cat(found)
+        slopes = parts[:, 1:].detach()
+        # zero, with the gradient that windows have
+        values = parts[:, 0] + (slopes * (windows - windows.detach())).sum(-1)
+        tails = torch.cat(self._tails(potentials))
+        none = torch.zeros_like(tails, requires_grad=False)
+        return torch.cat([values, tails]), torch.cat([slopes.sum(-1), none])
 
     def _tails(self, potentials: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """The kinematical tails of each experiment."""
@@ -299,8 +367,11 @@ class Simulator:
             values; one that mixes parts of several blocks is taken as if all blocks moved alike.
         """
 
+        windows = self._moved_windows(models).detach().split(self._pair_counts)
+        weights = {id(b): _weights(b, window) for b, window in zip(self.batches, windows)}
+
         def integrate(batch: BlockBatch, part: torch.Tensor) -> torch.Tensor:
-            window = batch.pair_weight[:, None].to(part.dtype)
+            window = weights[id(batch)][:, None].to(part.dtype)
             return (part[batch.pair_block, :, batch.pair_row] * window).sum(-1).double()
 
         def reduce(part: BatchInput, nodes: NodeIntensities) -> torch.Tensor:
@@ -330,16 +401,13 @@ class Simulator:
         if not models.intensity_effects:
             return by_weight, by_thickness
         with torch.no_grad():
-            values = self._integrated(atoms, models)
+            values, _ = self._integrated(atoms, models)
 
-            def change(derivatives: torch.Tensor) -> torch.Tensor:
-                changed = [
-                    directional_derivative(lambda v: self._change_values(v, models), values, d)
-                    for d in derivatives.T
-                ]
-                return torch.stack(changed, dim=1)
+        def change(derivatives: torch.Tensor) -> torch.Tensor:
+            changed = [self._changed_direction(values, d, models) for d in derivatives.T]
+            return torch.stack(changed, dim=1)
 
-            return change(by_weight), None if by_thickness is None else change(by_thickness)
+        return change(by_weight), None if by_thickness is None else change(by_thickness)
 
     def _inputs(
         self,
@@ -360,7 +428,9 @@ class Simulator:
             key = self._wavelengths[experiment] if models.absorption is None else experiment
             if key not in couplings:
                 couplings[key] = self._coupling(atoms, potentials[experiment], models, experiment)
-            rotations = rotation_matrices(models.rotation(batch.experiment, batch.phi))
+            vectors = models.rotation(batch.experiment, batch.phi)
+            about_axis = (vectors * batch.axes).sum(-1, keepdim=True) * batch.axes
+            rotations = rotation_matrices(vectors - about_axis)
             thickness, weight = models.thickness(batch.experiment, batch.phi_centre)
             bases = rotations @ batch.bases
             inputs.append(BatchInput(batch, bases, thickness, weight, couplings[key]))
@@ -404,12 +474,14 @@ class Simulator:
         self,
         inputs: Sequence[BatchInput],
         reduce: Callable[[torch.Tensor, BlockBatch], torch.Tensor],
+        *width: int,
     ) -> list[torch.Tensor]:
-        """``reduce(curves, batch)`` for each of this process' batches, and an empty tensor that takes
-        the process into the backward pass."""
+        """``reduce(curves, batch)``, (k, *width), for each of this process' batches, and an empty tensor that
+        takes the process into the backward pass."""
         *found, link = propagate(inputs, self.settings, self._own_inputs(inputs))
         own = [self.batches[i] for i in self._shared.positions]
-        return [*(reduce(c, batch) for c, batch in zip(self._means(found), own)), link]
+        reduced = [reduce(curve, batch) for curve, batch in zip(self._means(found), own)]
+        return [*reduced, link.reshape(0, *width)]
 
     def _means(self, values: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """One value for each of this process' batches from those of all parts of mosaic crystals."""
@@ -419,9 +491,27 @@ class Simulator:
         return [torch.stack(list(values[i::n_own])).mean(0) for i in range(n_own)]
 
 
-def _over_windows(curves: torch.Tensor, batch: BlockBatch) -> torch.Tensor:
-    """Integrals (P,) of rocking curves (B, R, n) over the windows of the pairs."""
-    return (curves[batch.pair_block, batch.pair_row] * batch.pair_weight).sum(-1)
+def _weights(batch: BlockBatch, window: torch.Tensor) -> torch.Tensor:
+    """Degrees (P, n) that tilts count in the windows (P, 2) of the pairs."""
+    return batch.pair_weight if batch.edges is None else batch.edges.weights(window)
+
+
+def _over_windows(curves: torch.Tensor, batch: BlockBatch, window: torch.Tensor) -> torch.Tensor:
+    """Integrals of rocking curves (B, R, n) over windows (P, 2) of the pairs; shape (P, 3): each with its
+    derivatives, detached, by the window's first and last angle, 1/degree."""
+    curve = curves[batch.pair_block, batch.pair_row]
+    integral = (curve * _weights(batch, window)).sum(-1)
+    if batch.edges is None:
+        slopes = torch.zeros_like(window)
+    else:
+        slopes = (curve.detach() * batch.edges.slopes(window)).sum(-1).T
+    return torch.cat([integral[:, None], slopes], dim=1)
+
+
+def _mean_axes(scans: Sequence[ScanGeometry]) -> NDArray[np.float64]:
+    """Unit vectors (n, 3) along the rotation axes in the middle of the scans."""
+    axes = [scan.rotation_axes(np.array([np.mean(scan.phi_range)]))[0] for scan in scans]
+    return np.array([axis / np.linalg.norm(axis) for axis in axes])
 
 
 def _after_effects(

@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 from dials_hybrid_refine.diffraction.beams import BeamSelection
 from dials_hybrid_refine.diffraction.observations import Observations
 
+#: degrees by which windows may move before rows are made anew: more than a step of a refinement turns a crystal by
+_MARGIN = 0.1
+
 
 @dataclass(frozen=True)
 class TiltRow:
@@ -24,13 +27,15 @@ class TiltRow:
 
     Attributes:
         phi: shape (n,), degrees.
-        members: shape (k,), indices of observations.
+        members: shape (k,), indices of observations; with those whose windows nearly reach it.
         weights: shape (k, n), degrees of each window that a tilt stands for.
+        cell_width: degrees of rotation that each tilt stands for; None: steps.
     """
 
     phi: NDArray[np.float64]
     members: NDArray[np.int64]
     weights: NDArray[np.float64]
+    cell_width: float | None = None
 
 
 def window_weights(
@@ -47,8 +52,8 @@ def window_weights(
 
 def continuous_rows(
     phi_range: tuple[float, float],
-    observations: Observations,
     members: NDArray[np.int64],
+    windows: NDArray[np.float64],
     selection: BeamSelection,
     n_tilts: int,
 ) -> Iterator[TiltRow]:
@@ -56,7 +61,8 @@ def continuous_rows(
 
     Args:
         phi_range: first and last angle of the scan, degrees.
-        members: indices of the observations of this scan.
+        members: indices (k,) of the observations of this scan.
+        windows: shape (k, 2), where their windows begin and end, degrees.
         n_tilts: of each row, where ``selection`` does not say how wide blocks are.
     """
     first, last = phi_range
@@ -67,13 +73,12 @@ def continuous_rows(
         n_tilts = _at_least((last - first) / (n_rows * selection.tilt_step))
     width = (last - first) / (n_rows * n_tilts)
     tilts = first + (np.arange(n_rows * n_tilts) + 0.5) * width
+    start, end = windows.T
     for phi in tilts.reshape(n_rows, n_tilts):
-        inside = members[
-            (observations.phi_end[members] > phi[0] - width / 2)
-            & (observations.phi_start[members] < phi[-1] + width / 2)
-        ]
-        start, end = observations.phi_start[inside], observations.phi_end[inside]
-        yield TiltRow(phi, inside, window_weights(phi, width, start, end))
+        low, high = phi[0] - width / 2 - _MARGIN, phi[-1] + width / 2 + _MARGIN
+        near = (end > low) & (start < high)
+        weights = window_weights(phi, width, start[near], end[near])
+        yield TiltRow(phi, members[near], weights, width)
 
 
 def stepped_rows(

@@ -53,7 +53,7 @@ def simulate_intensities(
         composition_of(structure),
         selection,
         1 / scan.wavelength,
-        lambda phi: np.broadcast_to(np.eye(3), (len(phi), 3, 3)),
+        lambda phi: np.zeros((len(phi), 3)),
     )
     simulator = Simulator([scan], [plan], composition_of(structure), settings)
     with torch.no_grad():

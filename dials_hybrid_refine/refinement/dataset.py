@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
 from dials_hybrid_refine.diffraction.beams import BeamSelection
 from dials_hybrid_refine.diffraction.blocks import BeamBlock, BlockPlan, plan_blocks
@@ -179,7 +178,7 @@ def plan_calculation(
         def correction(phi: NDArray[np.float64], experiment: int = i) -> NDArray[np.float64]:
             with torch.no_grad():
                 vectors = model.orientation(torch.tensor([experiment]), torch.from_numpy(phi)[None])
-            return np.asarray(Rotation.from_rotvec(vectors[0].numpy()).as_matrix())
+            return np.asarray(vectors[0].numpy())
 
         plan = plan_blocks(
             i, scan, data.observations, composition, selection, 1 / scan.wavelength, correction

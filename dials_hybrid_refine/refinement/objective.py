@@ -390,7 +390,16 @@ class Objective:
         # taken as constant within a stretch: that of one frame where frames are segments
         place, experiment, phi = self.simulator.overlaps()
         parts = torch.zeros(len(base.value), 3, dtype=torch.float64)
-        for axes in _axes_across(self.simulator.beam_directions):
+        directions = self.simulator.beam_directions
+        if self.simulator.moves_windows:
+            axes = self.simulator.rotation_axes
+            by_axis = base.turn_slope[:, None] * (180 / torch.pi)
+            parts += by_axis * _without_beam(axes, directions)[experiment[place]]
+            turns = [torch.linalg.cross(axes, directions)]
+        else:
+            turns = _axes_across(directions)
+        for turn in turns:
+            axes = turn / turn.norm(dim=1, keepdim=True)
             turned = replace(models, rotation=_offset_rotation(models.rotation, step * axes))
             slope = (self.simulator(atoms, turned).value - base.value) / step
             parts += slope[:, None] * axes[experiment[place]]
@@ -418,15 +427,21 @@ def _offset_rotation(
     return lambda experiment, phi: rotation(experiment, phi) + offset[experiment][:, None]
 
 
-def _axes_across(directions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Two unit vectors normal to each of n and to each other, both of shape (n, 3).
+def _axes_across(directions: torch.Tensor) -> list[torch.Tensor]:
+    """Two vectors normal to each of n and to each other, both of shape (n, 3).
 
     A turn about the beam changes no excitation error, and no intensity.
     """
     smallest = directions.abs().argmin(1)
     first = torch.linalg.cross(directions, torch.eye(3, dtype=directions.dtype)[smallest])
-    first = first / first.norm(dim=1, keepdim=True)
-    return first, torch.linalg.cross(directions, first)
+    return [first, torch.linalg.cross(directions, first)]
+
+
+def _without_beam(axes: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:
+    """The vectors (n, 3) in the plane of axis and beam whose product with a small turn in it is its equivalent
+    about the axis: 1 with the axis, 0 with the beam, about which a turn changes nothing."""
+    along = (axes * directions).sum(1, keepdim=True)
+    return (axes - along * directions) / (1 - along**2)
 
 
 def _prior_jacobian(model: HybridModel) -> torch.Tensor:

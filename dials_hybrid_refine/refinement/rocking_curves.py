@@ -80,14 +80,16 @@ def rocking_curves(
         One for each chosen reflection that has a beam on in its window.
     """
     with torch.no_grad():
-        curves = simulator.rocking_curves(model.atoms(), model.physical_models())
+        models = model.physical_models()
+        curves = simulator.rocking_curves(model.atoms(), models)
+        angles = simulator.recorded_angles(models)
     wanted = torch.tensor(list(chosen), dtype=torch.int64)
     owner = torch.from_numpy(reflection)
     pieces: dict[int, list[tuple[NDArray, NDArray]]] = {i: [] for i in chosen}
-    for batch, curve in zip(simulator.batches, curves):
+    for batch, curve, angle in zip(simulator.batches, curves, angles):
         for pair in torch.isin(owner[batch.pair_observation], wanted).nonzero()[:, 0].tolist():
             block, row = int(batch.pair_block[pair]), int(batch.pair_row[pair])
-            phi = batch.phi[block].numpy()
+            phi = angle[block].numpy()
             values = curve[block, row].detach().cpu().double().numpy()
             pieces[int(owner[batch.pair_observation[pair]])].append((phi, values))
     result = []

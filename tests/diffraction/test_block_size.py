@@ -124,7 +124,7 @@ def test_segments_of_two_experiments_are_apart() -> None:
 
     def plan_one(i: int) -> BlockPlan:
         def correction(phi: Array) -> Array:
-            return np.repeat(np.eye(3)[None], len(phi), axis=0)
+            return np.zeros((len(phi), 3))
 
         return plan_blocks(
             i, scans[i], observations, composition, SELECTION, 1 / WAVELENGTH, correction

@@ -61,6 +61,11 @@ class Problem:
             lambda a, c, u, e: values["absorption"] * u,
         )
 
+    def across_the_axis(self, rotation: torch.Tensor) -> torch.Tensor:
+        """What turns the crystal: a turn about the rotation axis moves the windows instead."""
+        axis = torch.from_numpy(self.example.scan.rotation_axis)
+        return rotation - (rotation @ axis) * axis
+
     def loss(self, curves: list[torch.Tensor]) -> torch.Tensor:
         """A fixed random combination: no symmetry between beams or tilts hides a mistake."""
         generator = torch.Generator().manual_seed(7)
@@ -86,7 +91,7 @@ class Problem:
                 WAVELENGTH,
                 potential,
                 values["absorption"] * potential,
-                values["rotation"],
+                self.across_the_axis(values["rotation"]),
             )
             curves.append(dense_curves(batch, dense, values["thickness"], values["weight"]))
         return self.loss(curves)
@@ -183,7 +188,7 @@ def test_without_absorption_too(problem: Problem) -> None:
                 example.scan.beam_direction,
                 WAVELENGTH,
                 potential,
-                rotation_vector=values["rotation"],
+                rotation_vector=problem.across_the_axis(values["rotation"]),
             ),
             values["thickness"],
             values["weight"],

@@ -115,13 +115,13 @@ def test_bounds_of_several_blocks_hold_for_each(seed: int, is_real: bool) -> Non
 def test_estimated_bounds_of_crystals_are_tight(
     name: str, selection: tuple[float, float, float]
 ) -> None:
-    """They are as wide as the widest spectrum or up to 10 % wider, and cover all but a little."""
+    """They are as wide as the widest spectrum, to a per cent, or up to 10 % wider, and cover all but a little."""
     for matrices in matrices_of_example(example_of(name, selection), EXACT):
         bounds = estimated_bounds(matrices)
         low, high = true_ends(matrices)
         widest = float((high.amax(1) - low.amin(1)).max()) / 2
-        assert 1.0 <= bounds.half_width / widest < 1.1
-        assert covered(matrices, bounds) < 1.01
+        assert 0.99 <= bounds.half_width / widest < 1.1
+        assert covered(matrices, bounds) < 1.02
         assert covered(matrices, rigorous_bounds(matrices)) <= 1
 
 
