@@ -14,6 +14,17 @@ from dials_hybrid_refine.models.scale import solve_scales
 UNIT = np.radians(0.05)
 
 
+class _Prior(torch.nn.Module):
+    """Calls what is not ``forward``."""
+
+    def __init__(self, model: SmoothOrientation) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self) -> torch.Tensor:
+        return self.model.prior_residuals()
+
+
 def oriented(seed: int = 0) -> SmoothOrientation:
     model = SmoothOrientation([(-50.0, 50.0), (0.0, 40.0)], knot_distance=4.0)
     generator = torch.Generator().manual_seed(seed)
@@ -51,16 +62,33 @@ def test_is_the_cubic_with_central_slopes_between_knots() -> None:
     np.testing.assert_allclose(found.detach(), spline(phi), rtol=0, atol=1e-12)
 
 
-def test_prior_of_the_orientation() -> None:
-    """Size 0.05 degrees of each knot, 0.02 degrees of each second difference."""
-    model = SmoothOrientation([(0.0, 40.0)], expected_size=0.1, expected_change=0.02)
+@pytest.mark.parametrize("width", [10.0, 40.0, 260.0])
+@pytest.mark.parametrize("size, change", [(0.05, 0.01), (0.1, 0.02), (0.01, 0.05), (0.5, 0.01)])
+def test_the_prior_expects_the_size_that_is_asked_for(
+    width: float, size: float, change: float
+) -> None:
+    """Root mean square over the knots of the standard deviations in its covariance."""
+    model = SmoothOrientation([(0.0, width)], 4.0, size, change)
+
+    def residuals(knots: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(_Prior(model), {"model.knots": knots}, ())
+
+    jacobian = torch.func.jacrev(residuals)(model.knots.detach()).flatten(1)
+    covariance = torch.linalg.inv(jacobian.T @ jacobian)
+    expected = size / 0.05  # in units of the knots
+    assert covariance.diagonal().mean().sqrt().item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_prior_expects_smoothness() -> None:
+    """A knot that is out of line by the expected change: second differences of 1, -2, 1 of it."""
+    model = SmoothOrientation([(0.0, 40.0)], expected_size=1.0, expected_change=0.02)
     with torch.no_grad():
-        model.knots[0, :, 1] = 2.0  # 0.1 degrees about y everywhere
-    n = model.knots.shape[1]
-    assert model.prior_residuals().square().sum().item() == pytest.approx(n)
-    with torch.no_grad():
-        model.knots[0, 3, 1] += 0.4  # 0.02 degrees out of line: 1, -2, 1
-    assert model.prior_residuals().square().sum().item() == pytest.approx(n - 1 + 1.2**2 + 6)
+        model.knots[0, :, 1] = 2.0
+        in_line = model.prior_residuals().square().sum()
+        model.knots[0, 3, 1] += 0.4  # 0.02 degrees
+        out_of_line = model.prior_residuals().square().sum()
+    assert float(out_of_line - in_line) == pytest.approx(6, rel=1e-3)
+
 
 
 def design_and_scales(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from scipy.optimize import brentq
 
 from dials_hybrid_refine.models.orientation.base import OrientationModel
 
@@ -26,7 +28,7 @@ class SmoothOrientation(OrientationModel):
         Args:
             phi_ranges: first and last angle of each experiment in degrees.
             knot_distance: degrees between knots.
-            expected_size: prior standard deviation of a correction in degrees.
+            expected_size: prior standard deviation of a correction in degrees, root mean square over the knots.
             expected_change: prior standard deviation of the second difference between knots.
         """
         super().__init__()
@@ -35,8 +37,8 @@ class SmoothOrientation(OrientationModel):
         starts = torch.tensor([first for first, _ in phi_ranges], dtype=torch.float64)
         self.register_buffer("starts", starts)
         self.register_buffer("spacings", torch.tensor(widths, dtype=torch.float64) / (n_knots - 1))
-        self._expected_size = expected_size / self._UNIT
         self._expected_change = expected_change / self._UNIT
+        self._knot_size = _knot_size(n_knots, expected_size / self._UNIT, self._expected_change)
         self.knots = torch.nn.Parameter(
             torch.zeros(len(phi_ranges), n_knots, 3, dtype=torch.float64)
         )
@@ -62,6 +64,25 @@ class SmoothOrientation(OrientationModel):
         return self.knots, self.starts[:, None] + self.spacings[:, None] * numbers
 
     def prior_residuals(self) -> torch.Tensor:
-        size = self.knots / self._expected_size
+        size = self.knots / self._knot_size
         change = self.knots.diff(n=2, dim=1) / self._expected_change
         return torch.cat([size.reshape(-1), change.reshape(-1)])
+
+
+def _knot_size(n_knots: int, expected_size: float, expected_change: float) -> float:
+    """Standard deviation of each knot which, with that of second differences, makes the knots vary as expected.
+
+    Both narrow the prior: knots of that size, if independent, are seldom as smooth as expected.
+    The covariance is the inverse of 1 / size^2 + D^T D / change^2, with the second differences D.
+    """
+    differences = np.diff(np.eye(n_knots), n=2, axis=0)
+    smoothness = np.linalg.eigvalsh(differences.T @ differences) / expected_change**2
+
+    def excess(log_precision: float) -> float:
+        variance = np.mean(1 / (np.exp(log_precision) + np.clip(smoothness, 0, None)))
+        return float(np.log(variance / expected_size**2))
+
+    # alone it would be the size; two directions in n, shift and slope, are not narrowed by smoothness
+    narrowest = np.log(1 / expected_size**2)
+    widest = np.log(1 / (n_knots * expected_size**2))
+    return float(np.exp(-brentq(excess, widest, narrowest) / 2))
