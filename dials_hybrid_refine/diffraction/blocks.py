@@ -6,7 +6,7 @@ and its tail is added kinematically, averaged over the fringes: |U_g|^2 / (2 K^2
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -121,7 +121,11 @@ def plan_blocks(
     split = Correction(scan, correction, moves_windows)
     rows = list(
         continuous_rows(
-            scan.phi_range, members, _moved_windows(observations, members, split), selection, n_tilts
+            scan.phi_range,
+            members,
+            _moved_windows(observations, members, split),
+            selection,
+            n_tilts,
         )
         if selection.tilts_per_window is None
         else stepped_rows(observations, members, selection.tilts_per_window, n_tilts)
@@ -207,7 +211,8 @@ def _plan_block(
         pair_segment=pair_segment,
         pair_weight=pair_weight,
         pair_window=np.stack(
-            [observations.phi_start[pair_observation], observations.phi_end[pair_observation]], axis=1
+            [observations.phi_start[pair_observation], observations.phi_end[pair_observation]],
+            axis=1,
         ),
         pair_counts=pair_counts,
         cell_width=row.cell_width if may_move else None,

@@ -117,7 +117,15 @@ def table_bytes(blocks: Sequence[BeamBlock]) -> int:
 
 def list_bytes(blocks: Sequence[BeamBlock]) -> int:
     """What the blocks hold themselves, and once more when they are made into batches."""
-    arrays = ("hkl", "bases", "active", "pair_weight", "pair_counts", "pair_observation", "pair_row")
+    arrays = (
+        "hkl",
+        "bases",
+        "active",
+        "pair_weight",
+        "pair_counts",
+        "pair_observation",
+        "pair_row",
+    )
     return 2 * sum(getattr(block, name).nbytes for block in blocks for name in arrays)
 
 

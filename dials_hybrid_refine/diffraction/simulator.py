@@ -320,7 +320,9 @@ class Simulator:
             window_of = dict(zip(map(id, self.batches), fixed))
             found = self._shared.gather(
                 lambda: self._from_curves(
-                    inputs, lambda curve, batch: _over_windows(curve, batch, window_of[id(batch)]), 3
+                    inputs,
+                    lambda curve, batch: _over_windows(curve, batch, window_of[id(batch)]),
+                    3,
                 ),
                 self._pair_counts,
                 (3,),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -14,8 +14,7 @@ from dials_hybrid_refine.refinement.dataset import Dataset, build_simulator
 from dials_hybrid_refine.refinement.journal import Journal
 from dials_hybrid_refine.refinement.options import RefinementOptions
 from dials_hybrid_refine.refinement.orientation_scan import OrientationPath, scan_orientation
-from dials_hybrid_refine.refinement.settings import scan_nodes
-from dials_hybrid_refine.refinement.thickness_start import ThicknessScan
+from dials_hybrid_refine.refinement.settings import LARGEST_SCANNED, scan_nodes
 from dials_hybrid_refine.refinement.weights import loss_weights
 
 logger = logging.getLogger("dials.hybrid_refine.orientation_course")
@@ -32,23 +31,20 @@ def start_orientation(
     data: Dataset,
     options: RefinementOptions,
     coarse: Callable[[float], BeamSelection],
-    thickness: Sequence[ThicknessScan],
+    thickness: float,
 ) -> bool:
-    """Turn the crystals where they clearly fit better so; says whether any was.
+    """Turn the crystals further where they clearly fit better so; says whether any was.
 
     Args:
-        model: its orientation correction must be zero.
         coarse: the coarse calculation for crystals of a thickness in Angstrom.
-        thickness: scan of each crystal.
+        thickness: of the thickest crystal, Angstrom, as far as it is known.
     """
     sample = data.sample(_REFLECTIONS)
 
     def scan() -> dict[str, Any]:
-        reach = max(_LEAST_REACH, _REACH * max(found.best[0] for found in thickness))
-        nodes = scan_nodes(
-            min(reach, max(found.mean.max() for found in thickness)),
-            options.thickness.node_distance,
-        )
+        reach = max(_LEAST_REACH, _REACH * thickness)
+        largest = options.thickness.largest or LARGEST_SCANNED[-1]
+        nodes = scan_nodes(min(reach, largest), options.thickness.node_distance)
         simulator = build_simulator(sample, model, coarse(nodes[-1]), options.propagation)
         used = ~sample.held_out
         weights = loss_weights(sample.observations, used, options.weighting, 1.0)

@@ -80,12 +80,12 @@ class OrientationPath:
         return float(np.linalg.norm(self.angles, axis=1).max(initial=0.0))
 
     def apply(self, model: HybridModel, scans: Sequence[ScanGeometry]) -> None:
-        """Start the model's orientation correction from it."""
+        """Add it to the model's orientation correction."""
         for i, scan in enumerate(scans):
             mine = self.experiment == i
             if mine.any():
                 vectors = np.radians(self.angles[mine]) @ _directions(scan)
-                model.orientation.start_from(i, self.phi[mine], vectors)
+                model.orientation.turn_by(i, self.phi[mine], vectors)
 
 
 def _directions(scan: ScanGeometry) -> _Array:

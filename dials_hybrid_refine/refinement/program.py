@@ -64,6 +64,7 @@ from dials_hybrid_refine.refinement.thickness_course import (
     remembered_scan,
     trim_thickness,
 )
+from dials_hybrid_refine.refinement.thickness_start import ThicknessScan
 from dials_hybrid_refine.refinement.whole_reflections import whole_windows
 
 logger = logging.getLogger("dials.hybrid_refine.program")
@@ -161,7 +162,12 @@ def run_refinement(
 
         journal.remembered("test of the setting", test_setting)
     may_turn = options.orientation.scan and options.orientation.refine
-    if may_turn and start_orientation(journal, model, sample, options, coarse, first):
+
+    def is_turned(scans: Sequence[ThicknessScan]) -> bool:
+        thickest = max(scan.best[0] for scan in scans)
+        return may_turn and start_orientation(journal, model, sample, options, coarse, thickest)
+
+    if is_turned(first):
         first = remembered_scan(journal, model, sample, options, coarse)
     spread = float(np.sqrt(least_chi_square(first) / (~sample.held_out).sum()))
     refinement = Refinement(
@@ -177,7 +183,7 @@ def run_refinement(
     )
     setup_seconds = time.monotonic() - started
     convergence: list[ConvergenceRow] = []
-    start = coarse_start(refinement, sample, options, coarse, first)
+    start = coarse_start(refinement, sample, options, coarse, first, is_turned)
     if not refinement.state.is_over:
         start = coarse_end(refinement, sample, options, coarse, start)
     if not refinement.state.is_over:

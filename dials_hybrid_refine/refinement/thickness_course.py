@@ -266,8 +266,9 @@ def coarse_start(
     options: RefinementOptions,
     coarse: Callable[[float], BeamSelection],
     first: Sequence[ThicknessScan],
+    is_turned: Callable[[Sequence[ThicknessScan]], bool],
 ) -> StartingThickness:
-    """The first coarse steps and the second scan; returns what that found.
+    """The first coarse steps and the second scans; returns what these found.
 
     A thickness that is wrong brings the atoms where they fit it, and the second scan is as wrong as
     they are. So several are tried where they are far from each other, each from the starting atoms, and
@@ -276,6 +277,8 @@ def coarse_start(
 
     Args:
         first: scan of each crystal.
+        is_turned: turns the crystals where they fit clearly better, now that the atoms are about right, and
+            says whether it has.
     """
     model, state, given = refinement.state.model, refinement.state, options.thickness_start
     best_of_each = [scan.best for scan in first]
@@ -310,6 +313,11 @@ def coarse_start(
         return start
     model.load_state_dict(refined, strict=False)
     state.rejected, state.spread = rejected, spread
+    if is_turned(best):
+        best = remembered_scan(refinement.journal, model, data, options, coarse)
+        # those of a wrong orientation would let its prior hold the new one
+        state.rejected = np.zeros_like(state.rejected)
+        state.spread = float(np.sqrt(least_chi_square(best) / (~data.held_out).sum()))
     found = StartingThickness.of([scan.best for scan in best])
     set_thickness(model, data, options, found)
     return found

@@ -121,9 +121,7 @@ def test_at_the_ends_of_the_scan_the_curve_is_taken_to_go_on() -> None:
     width = 0.02
     start = np.full(len(CUT), SCAN.phi_range[0])
     first = replace(CUT, phi_start=start, phi_end=start + width)
-    before, after = (
-        intensities(parts(first, about_axis(x)), len(first)) for x in (0.0, -0.02)
-    )
+    before, after = (intensities(parts(first, about_axis(x)), len(first)) for x in (0.0, -0.02))
     np.testing.assert_allclose(after, before, rtol=1e-10)
 
 
@@ -136,8 +134,6 @@ def test_steps_are_turned_themselves() -> None:
         phi_end=np.full(len(WHOLE), window[1]),
     )
     selection = replace(SELECTION, block_width=None, tilts_per_window=21)
-    before, after = (
-        parts(steps, about_axis(x), selection) for x in (0.0, 0.05)
-    )
+    before, after = (parts(steps, about_axis(x), selection) for x in (0.0, 0.05))
     assert (before.turn_slope == 0).all()
     assert difference(intensities(after, len(steps)), intensities(before, len(steps))) > 0.05

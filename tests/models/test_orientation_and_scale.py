@@ -40,6 +40,19 @@ def test_no_correction_at_the_start() -> None:
     assert (model.prior_residuals() == 0).all()
 
 
+def test_turns_add_up() -> None:
+    """Linear between their angles, of one experiment alone."""
+    model = oriented()
+    before = model.knots.detach().clone()
+    turn = np.array([[1e-3, 0, 2e-3], [3e-3, 0, -2e-3]])
+    model.turn_by(1, np.array([0.0, 40.0]), turn)
+    added = (model.knots.detach() - before) * UNIT
+    assert (added[0] == 0).all()
+    fractions = np.linspace(0, 1, model.knots.shape[1])[:, None]
+    expected = torch.from_numpy((1 - fractions) * turn[0] + fractions * turn[1])
+    torch.testing.assert_close(added[1], expected, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("experiment, first, last", [(0, -50.0, 50.0), (1, 0.0, 40.0)])
 def test_passes_through_its_knots(experiment: int, first: float, last: float) -> None:
     """In radians, in units of 0.05 degrees; the same number of knots on every scan."""
@@ -88,7 +101,6 @@ def test_the_prior_expects_smoothness() -> None:
         model.knots[0, 3, 1] += 0.4  # 0.02 degrees
         out_of_line = model.prior_residuals().square().sum()
     assert float(out_of_line - in_line) == pytest.approx(6, rel=1e-3)
-
 
 
 def design_and_scales(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -27,7 +27,6 @@ from dials_hybrid_refine.refinement.options import RefinementOptions
 from dials_hybrid_refine.refinement.orientation_course import start_orientation
 from dials_hybrid_refine.refinement.orientation_scan import OrientationPath, scan_orientation
 from dials_hybrid_refine.refinement.settings import coarse_selection, scan_nodes
-from dials_hybrid_refine.refinement.thickness_start import ThicknessScan
 from dials_hybrid_refine.refinement.weights import Weighting, loss_weights
 
 G_MAX = 1.2
@@ -123,10 +122,9 @@ def test_a_search_that_cannot_be_made_is_left_out(caplog: pytest.LogCaptureFixtu
         SmoothOrientation([scan.phi_range]),
     )
     data = Dataset([scan], observations, np.zeros(len(observations), dtype=bool))
-    thickness = ThicknessScan(np.array([50.0, 100.0]), np.array([15.0, 30.0]), np.array([2.0, 1.0]))
     options = RefinementOptions(propagation=ONE_THREAD)
     turned = start_orientation(
-        Journal(), model, data, options, lambda t: coarse_selection(G_MAX, t), [thickness]
+        Journal(), model, data, options, lambda t: coarse_selection(G_MAX, t), 100.0
     )
     assert not turned
     assert "search of the orientation could not be computed" in caplog.text

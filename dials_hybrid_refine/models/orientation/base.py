@@ -27,16 +27,16 @@ class OrientationModel(torch.nn.Module, ABC):
         """The refined numbers (n_experiments, k, 3) and the angles (n_experiments, k) in degrees where they
         are the correction."""
 
-    def start_from(
+    def turn_by(
         self, experiment: int, phi: NDArray[np.float64], vectors: NDArray[np.float64]
     ) -> None:
-        """Start an experiment's correction from rotation vectors (s, 3) in radians at angles (s,), in
-        degrees, increasing; linear between them, constant beyond."""
+        """Add rotation vectors (s, 3) in radians at angles (s,), in degrees, increasing, to an
+        experiment's correction; linear between them, constant beyond."""
         numbers, angles = self.places()
         at = angles[experiment].numpy()
         values = np.stack([np.interp(at, phi, column) for column in vectors.T], axis=1)
         with torch.no_grad():
-            numbers[experiment] = torch.from_numpy(np.degrees(values) / self._UNIT)
+            numbers[experiment] += torch.from_numpy(np.degrees(values) / self._UNIT)
 
     @abstractmethod
     def prior_residuals(self) -> torch.Tensor:
