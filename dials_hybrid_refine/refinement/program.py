@@ -367,7 +367,7 @@ def _fine_cycles(
     accuracy, fine = needed(), choose()
     share = len(refinement.data.observations) / len(data.observations)
     if share < _SMALL_SHARE and fine is not None:
-        refinement.stage(fine, schedule.steps_per_cycle, "sample", schedule.tolerance)
+        refinement.stage(fine, schedule.steps_per_cycle, "sample")
         if refinement.state.is_over:
             return refinement, fine
         if is_much_better():

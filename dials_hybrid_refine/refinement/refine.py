@@ -166,14 +166,11 @@ class Refinement:
         """The data, or the sample of them, that it refines against."""
         return self._data
 
-    def stage(
-        self, selection: BeamSelection, most: int, name: str, tolerance: float | None = None
-    ) -> None:
+    def stage(self, selection: BeamSelection, most: int, name: str) -> None:
         """Levenberg-Marquardt on the way to the last cycles, at most so many steps.
 
         Args:
             selection: a coarse calculation, or the full one of a sample of the data.
-            tolerance: where it ends; None: ``Schedule.coarse_tolerance``.
 
         Raises:
             ArithmeticError, torch.linalg.LinAlgError: if numbers break down before there is any result.
@@ -185,9 +182,7 @@ class Refinement:
                 self._take_over(done, selection)
             return
         n_before = len(self.state.history)
-        descent = self._descend(
-            selection, name, most, tolerance or self._schedule.coarse_tolerance, 1.0
-        )
+        descent = self._descend(selection, name, most, self._schedule.coarse_tolerance, 1.0)
         if descent is None:
             return
         self._release()

@@ -17,8 +17,8 @@ class Schedule:
         coarse_steps: most Levenberg-Marquardt steps of the coarse calculation.
         cycles: most cycles of the full calculation.
         steps_per_cycle: most steps in a cycle.
-        coarse_tolerance: the coarse calculation ends when a step lowers the loss by less than this
-            share of it; going on would fit its errors.
+        coarse_tolerance: the coarse calculation, or that of a sample, ends when a step lowers the loss by less
+            than this share of it; going on would fit its errors, or what the sample has of its own.
         tolerance: a cycle ends when a step lowers the loss by less than this share of it; the
             refinement has converged when a whole cycle lowers it by less than five times this
             share, the outliers stay the same, and no parameter of the structure moves by more
