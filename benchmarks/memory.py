@@ -47,7 +47,9 @@ def main(arguments: Sequence[str]) -> None:
     set_thickness(model, data, options, StartingThickness.of(len(scans) * [(500.0, 125.0)]))
     lengths = np.linalg.norm(observations.hkl @ scans[0].crystal_settings[0].T, axis=1)
     beams = options.beams
-    limits = fine_selection(lengths.max(), 750.0, beams.g_max, beams.s_max, beams.tilt_step)
+    limits = fine_selection(
+        lengths.max(), 750.0, beams.g_max or 1.15 * lengths.max(), beams.s_max, beams.tilt_step
+    )
     limits = replace(limits, tilts_per_window=beams.tilts_per_window)
     print(f"{len(observations)} reflections; {peak_bytes() / 1e9:.2f} GB after reading them")
     check_memory(data, model, limits, options.propagation)

@@ -83,7 +83,7 @@ def objective(files: Sequence[str], ranks: Ranks) -> Objective:
     simulator = build_simulator(
         Dataset(data.scans, observations, none),
         model,
-        fine_selection(g_data, thick, None, None, None),
+        fine_selection(g_data, thick, 1.15 * g_data, None, None),
         replace(options.propagation, ranks=ranks),
     )
     weights = loss_weights(observations, ~none, options.weighting, 1.0)

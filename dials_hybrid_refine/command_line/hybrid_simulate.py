@@ -57,6 +57,8 @@ from dials_hybrid_refine.refinement.settings import exact_tilt_step, fine_select
 
 logger = logging.getLogger("dials.hybrid_simulate")
 
+#: beams reach beyond the simulated reflections by this factor
+_G_MAX_FACTOR = 1.15
 #: NumPy draws Poisson distributions of integers of 64 bits
 _MOST_COUNTS = 1e18
 #: mean fraction of the incident beam, times degrees, below which nothing would ever be recorded
@@ -241,7 +243,7 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
         selection = fine_selection(
             1 / params.d_min,
             thick,
-            g_max,
+            g_max or _G_MAX_FACTOR / params.d_min,
             params.beams.s_max,
             tilt_step or exact_tilt_step(1 / params.d_min, thick),
         )

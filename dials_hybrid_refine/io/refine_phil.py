@@ -166,8 +166,8 @@ scale {
 beams {
   g_max = Auto
     .type = float(value_min=0.1, value_max=12)
-    .help = "Beams up to this |g| (1/Angstrom). Auto: 1.15 times that of the data, or more where"
-            "accuracy asks for it."
+    .help = "Beams up to this |g| (1/Angstrom). Auto: that of the data, or more where accuracy"
+            "asks for it."
   s_max = Auto
     .type = float(value_min=1e-4, value_max=1)
     .help = "Beams within this distance of the Ewald sphere (1/Angstrom) take part. Auto: 0.012, or"

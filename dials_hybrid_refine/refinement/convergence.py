@@ -25,8 +25,9 @@ logger = logging.getLogger("dials.hybrid_refine.convergence")
 #: by what the settings are raised to see what changes
 RAISED = {"g_max": 1.15, "s_max": 1.5, "tilt_step": 0.7}
 #: share of the accuracy asked for that each setting may use up. Amplitudes converge with the tilts so
-#: fast, once these are close enough, that a smaller share costs one raise at most.
-_SHARE = {"g_max": 1.0, "s_max": 1.0, "tilt_step": 0.4}
+#: fast, once these are close enough, that a smaller share costs one raise at most. Beams beyond the data
+#: matter most to the reflections at their edge, more than to the mean that is judged by.
+_SHARE = {"g_max": 0.5, "s_max": 1.0, "tilt_step": 0.4}
 
 #: how often a setting is raised before it is taken as it is
 _MOST_RAISES = 4

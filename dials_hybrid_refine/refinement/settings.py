@@ -7,10 +7,6 @@ from numpy.typing import NDArray
 
 from dials_hybrid_refine.diffraction.beams import BeamSelection
 
-#: beams reach beyond the data by this factor: raising g_max of the DIALS quartz data from 1.8,
-#: where the data end, to 2.2 1/Angstrom lowered R_obs from 0.0725 to 0.0713
-_G_MAX_FACTOR = 1.15
-
 #: where the choice of s_max starts, 1/Angstrom
 _S_MAX = 0.012
 
@@ -78,7 +74,7 @@ def fine_selection(
             )
         )
     return BeamSelection(
-        g_max=g_max or _G_MAX_FACTOR * g_data,
+        g_max=g_max or g_data,
         s_max=s_max or _S_MAX,
         tilt_step=tilt_step,
     )
