@@ -45,12 +45,18 @@ def start_orientation(
         reach = max(_LEAST_REACH, _REACH * thickness)
         largest = options.thickness.largest or LARGEST_SCANNED[-1]
         nodes = scan_nodes(min(reach, largest), options.thickness.node_distance)
-        simulator = build_simulator(sample, model, coarse(nodes[-1]), options.propagation)
+        limits = coarse(nodes[-1])
         used = ~sample.held_out
         weights = loss_weights(sample.observations, used, options.weighting, 1.0)
         found, _ = unless_broken(
             "the search of the orientation",
-            lambda: scan_orientation(simulator, model, sample, weights, nodes),
+            lambda: scan_orientation(
+                lambda model: build_simulator(sample, model, limits, options.propagation),
+                model,
+                sample,
+                weights,
+                nodes,
+            ),
         )
         return asdict(found or OrientationPath.as_given())
 

@@ -3,13 +3,14 @@
 A thick crystal diffracts within hundredths of a degree. An orientation that is wrong by more leaves no slope for
 a descent to follow; and with it a wrong thickness, whose broader curves hide the error, fits best. Turned about
 the normal of rotation axis and beam, a crystal passes other reflections; turned about the axis, it passes the
-same a little earlier, which only intensities of single frames show; turned about the beam, no excitation
-error changes. The first two are tried, one after the other.
+same a little earlier, which only windows that cut passages off show; turned about the beam, no excitation
+error changes. The first is tried, then, where windows cut enough off, the second.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -41,6 +42,9 @@ _EXPECTED_SIZE, _EXPECTED_CHANGE = 0.15, 0.1
 _RESIDUALS_PER_INDEPENDENT = 10.0
 #: by which the log of the posterior probability must rise
 _CLEARLY_BETTER = 5.0
+#: change of the intensities by a step about the axis, relative to their sum; with less the windows
+#: cut nothing off that would tell
+_LEAST_CUT = 0.02
 #: of the angle between rotation axis and beam: below, their normal is arbitrary
 _LEAST_SINE = 1e-3
 #: the directions, in their order
@@ -148,6 +152,7 @@ class _Trials:
         self._models = replace(model.physical_models(), thickness=uniform_on(nodes))
         base = simulator(model.atoms(), self._models)
         self._observation = base.observation
+        self._whole = base
         # what does not depend on thickness (the tails) changes little with orientation
         self._rest = base.value - self._by_node(np.zeros((len(self.stretches.rows), 2))).mean(1)
 
@@ -170,6 +175,11 @@ class _Trials:
         models = replace(self._models, rotation=turned)
         return self._simulator.thickness_derivatives(self._model.atoms(), models, slopes=False)[0]
 
+    def cut_by_a_step(self) -> float:
+        """By how much a step about the rotation axis changes the intensities, relative to their sum."""
+        total = float(self._whole.value.sum())
+        return _STEP * float(self._whole.turn_slope.abs().sum()) / max(total, np.finfo(float).tiny)
+
     def chi_square(self, angles: _Array) -> _Array:
         """Shape (s,), with the crystals turned by angles (s, 2) in degrees in each stretch."""
         parts = self._by_node(angles) + self._rest[:, None]
@@ -187,7 +197,7 @@ class _Trials:
 
 
 def scan_orientation(
-    simulator: Simulator,
+    simulator_of: Callable[[HybridModel], Simulator],
     model: HybridModel,
     data: Dataset,
     weights: torch.Tensor,
@@ -198,7 +208,7 @@ def scan_orientation(
     A few trials say whether it is worth a search; this goes as far as it finds something, to half a degree.
 
     Args:
-        simulator: blocks to use (a coarse calculation is enough).
+        simulator_of: blocks to use (a coarse calculation is enough), for a model's orientation.
         model: atoms and orientation are taken from it; its thickness is not.
         data: the data; weights: shape (n,), zero for reflections not used.
         nodes: shape (m,), thicknesses in Angstrom, increasing, that the best is chosen from at each trial.
@@ -207,24 +217,43 @@ def scan_orientation(
         ArithmeticError: where something is not finite.
     """
     with torch.no_grad():
-        trials = _Trials(simulator, model, data, weights, nodes)
-        stretches = trials.stretches
+        as_given = _Trials(simulator_of(model), model, data, weights, nodes)
+        stretches = as_given.stretches
         angles = np.zeros((len(stretches.rows), 2))
-        gains = [_search(trials, angles, direction) for direction in (_NORMAL, _AXIS)]
-        return OrientationPath(stretches.experiment, stretches.phi, angles, sum(gains))
+
+        def planned(turns: _Array) -> _Array:
+            """chi^2 of blocks of their own, as windows move to where no tilts were."""
+            turned = model.with_structure(model.structure)
+            turned.orientation = copy.deepcopy(model.orientation)
+            OrientationPath(stretches.experiment, stretches.phi, turns, 0.0).apply(
+                turned, data.scans
+            )
+            trials = _Trials(simulator_of(turned), turned, data, weights, nodes)
+            return trials.chi_square(np.zeros_like(turns))
+
+        gain = _search(as_given.chi_square, stretches, angles, _NORMAL)
+        if as_given.cut_by_a_step() > _LEAST_CUT:
+            gain += _search(planned, stretches, angles, _AXIS)
+        return OrientationPath(stretches.experiment, stretches.phi, angles, gain)
 
 
-def _search(trials: _Trials, angles: _Array, direction: int) -> float:
-    """Add the best turns about a direction to angles (s, 2); what that gains, 0 if it is not clearly better."""
+def _search(
+    chi_square: Callable[[_Array], _Array], stretches: _Stretches, angles: _Array, direction: int
+) -> float:
+    """Add the best turns about a direction to angles (s, 2); what that gains, 0 if it is not clearly better.
+
+    Args:
+        chi_square: of each stretch (s,), for angles (s, 2).
+    """
     if not len(angles):
         return 0.0
     axis = np.zeros(2)
     axis[direction] = _STEP
-    n = np.array([len(rows) for rows in trials.stretches.rows]) / _RESIDUALS_PER_INDEPENDENT
+    n = np.array([len(rows) for rows in stretches.rows]) / _RESIDUALS_PER_INDEPENDENT
 
     def cost(step: int) -> _Array:
-        chi_square = trials.chi_square(angles + step * axis)
-        return np.asarray(n / 2 * np.log(np.maximum(chi_square, np.finfo(float).tiny)))
+        misfit = chi_square(angles + step * axis)
+        return np.asarray(n / 2 * np.log(np.maximum(misfit, np.finfo(float).tiny)))
 
     costs = [cost(0)]
     for size in range(1, _MOST_STEPS + 1):
@@ -232,7 +261,7 @@ def _search(trials: _Trials, angles: _Array, direction: int) -> float:
         relative = np.stack(costs, axis=1) - costs[size][:, None]
         if not np.isfinite(relative).all():
             raise ArithmeticError("the misfit is not finite at any orientation")
-        turns, gain = _best_path(trials.stretches, relative)
+        turns, gain = _best_path(stretches, relative)
         at_edge = np.abs(turns).max() > (size - 0.5) * _STEP
         if gain < _CLEARLY_BETTER:
             return 0.0

@@ -15,6 +15,7 @@ from dials_hybrid_refine.diffraction.beams import BeamSelection
 from dials_hybrid_refine.diffraction.observations import Observations
 from dials_hybrid_refine.diffraction.propagation_settings import PropagationSettings
 from dials_hybrid_refine.diffraction.scan import ScanGeometry
+from dials_hybrid_refine.diffraction.simulator import Simulator
 from dials_hybrid_refine.models.hybrid import HybridModel
 from dials_hybrid_refine.models.orientation.smooth import SmoothOrientation
 from dials_hybrid_refine.models.simulate import simulate_intensities
@@ -35,10 +36,17 @@ ONE_THREAD = PropagationSettings(n_threads=1)
 
 
 @lru_cache(maxsize=None)
-def simulated() -> tuple[ScanGeometry, Observations]:
-    """Heavy atoms, 40 degrees, whole passages, noise of 2 % and 0.3 % of the mean."""
+def simulated(frame_width: float | None = None) -> tuple[ScanGeometry, Observations]:
+    """Heavy atoms, 40 degrees, noise of 2 % and 0.3 % of the mean.
+
+    Args:
+        frame_width: degrees of the frames that passages are cut into; None: whole passages.
+    """
     scan = make_scan(perovskite_structure(), -20, 20)
     observations = crossing_reflections(scan, G_MAX, 0.006)
+    if frame_width is not None:
+        start = -20 + frame_width * np.floor((observations.phi + 20) / frame_width)
+        observations = replace(observations, phi_start=start, phi_end=start + frame_width)
     intensity = simulate_intensities(
         scan,
         observations,
@@ -54,11 +62,15 @@ def simulated() -> tuple[ScanGeometry, Observations]:
     return scan, replace(observations, intensity=intensity + noise, sigma=sigma)
 
 
-def turned(scan: ScanGeometry, degrees: np.ndarray) -> ScanGeometry:
-    """The crystal turned about the normal in the laboratory, by an angle at each scan point."""
+def normal_of(scan: ScanGeometry) -> np.ndarray:
+    """That of rotation axis and beam."""
     normal = np.cross(scan.rotation_axis, scan.beam_direction)
-    normal /= np.linalg.norm(normal)
-    turns = Rotation.from_rotvec(np.radians(degrees)[:, None] * normal).as_matrix()
+    return normal / np.linalg.norm(normal)
+
+
+def turned(scan: ScanGeometry, degrees: np.ndarray, axis: np.ndarray) -> ScanGeometry:
+    """The crystal turned about an axis in the laboratory, by an angle at each scan point."""
+    turns = Rotation.from_rotvec(np.radians(degrees)[:, None] * axis).as_matrix()
     goniometer = Rotation.from_rotvec(
         np.radians(scan.phi_points)[:, None] * scan.rotation_axis
     ).as_matrix()
@@ -66,13 +78,15 @@ def turned(scan: ScanGeometry, degrees: np.ndarray) -> ScanGeometry:
     return replace(scan, crystal_settings=inner @ scan.crystal_settings)
 
 
-def search(degrees: np.ndarray) -> tuple[OrientationPath, HybridModel, ScanGeometry]:
+def search(
+    degrees: np.ndarray, frame_width: float | None = None, about_axis: bool = False
+) -> tuple[OrientationPath, HybridModel, ScanGeometry]:
     """From atoms that vibrate too much."""
     wrong = perovskite_structure()
     for scatterer in wrong.scatterers():
         scatterer.u_iso *= 1.5
-    scan, observations = simulated()
-    scan = turned(scan, degrees)
+    scan, observations = simulated(frame_width)
+    scan = turned(scan, degrees, scan.rotation_axis if about_axis else normal_of(scan))
     model = HybridModel(
         StructureModel(wrong, RefinedParameters()),
         ConstantThickness(500.0),
@@ -80,9 +94,13 @@ def search(degrees: np.ndarray) -> tuple[OrientationPath, HybridModel, ScanGeome
     )
     data = Dataset([scan], observations, np.zeros(len(observations), dtype=bool))
     nodes = scan_nodes(2000.0, 100.0)
-    simulator = build_simulator(data, model, coarse_selection(G_MAX, nodes[-1]), ONE_THREAD)
+    limits = coarse_selection(G_MAX, nodes[-1])
+
+    def simulator_of(model: HybridModel) -> Simulator:
+        return build_simulator(data, model, limits, ONE_THREAD)
+
     weights = loss_weights(observations, ~data.held_out, Weighting(), 1.0)
-    return scan_orientation(simulator, model, data, weights, nodes), model, scan
+    return scan_orientation(simulator_of, model, data, weights, nodes), model, scan
 
 
 def test_a_turned_crystal_is_turned_back() -> None:
@@ -108,6 +126,24 @@ def test_a_crystal_that_is_right_is_left_alone() -> None:
     path, *_ = search(np.zeros(len(scan.phi_points)))
     assert not path.is_clear
     assert path.largest == 0
+
+
+def test_a_turn_about_the_axis_is_found_where_windows_cut() -> None:
+    """Frames of a degree: a turn by 0.15 takes a share of the passages from one to the next."""
+    scan, _ = simulated(1.0)
+    given = np.full(len(scan.phi_points), 0.15)
+    path, *_ = search(given, frame_width=1.0, about_axis=True)
+    assert path.is_clear
+    assert path.angles[:, 0] == pytest.approx(-0.15, abs=0.04)
+    assert path.angles[:, 1] == pytest.approx(0, abs=0.04)
+
+
+def test_a_turn_about_the_axis_is_not_looked_for_in_whole_passages() -> None:
+    """They would not show it."""
+    scan, _ = simulated()
+    path, *_ = search(np.full(len(scan.phi_points), 0.15), about_axis=True)
+    assert not path.is_clear
+    assert (path.angles == 0).all()
 
 
 def test_a_search_that_cannot_be_made_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
