@@ -178,7 +178,7 @@ class _Trials:
     def cut_by_a_step(self) -> float:
         """By how much a step about the rotation axis changes the intensities, relative to their sum."""
         total = float(self._whole.value.sum())
-        return _STEP * float(self._whole.turn_slope.abs().sum()) / max(total, np.finfo(float).tiny)
+        return _STEP * float(self._whole.turn_slope.abs().sum()) / max(total, 1e-300)
 
     def chi_square(self, angles: _Array) -> _Array:
         """Shape (s,), with the crystals turned by angles (s, 2) in degrees in each stretch."""
