@@ -79,8 +79,8 @@ _SMALL_SHARE = 0.25
 #: Angstrom, for the memory to be expected; only the number of tilts depends on it
 _USUAL = 500.0
 
-#: errors of the calculation by this share of R_obs raise it by 3 % of itself, in quadrature
-_SHARE_OF_MISFIT = 0.25
+#: errors of the calculation by this share of R_obs raise it by 4 % of itself, in quadrature
+_SHARE_OF_MISFIT = 0.3
 #: the calculation is chosen anew where it should be more accurate by this factor
 _MUCH_BETTER = 1.5
 
