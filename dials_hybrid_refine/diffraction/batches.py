@@ -154,11 +154,12 @@ def _make_batch(
     edges = None
     if width is not None:
         edges = WindowEdges(
-            tensor(phi[pair_block]),
+            tensor(pair_block),
+            tensor(phi),
             width,
             tensor(np.concatenate([b.pair_counts for b in chosen])),
-            tensor(np.array([b.is_first for b in chosen])[pair_block]),
-            tensor(np.array([b.is_last for b in chosen])[pair_block]),
+            tensor(np.array([b.is_first for b in chosen])),
+            tensor(np.array([b.is_last for b in chosen])),
         )
     experiment = np.array([b.experiment for b in chosen], dtype=np.int64)
     direction = tensor(directions[experiment])

@@ -33,7 +33,8 @@ class BeamBlock:
         experiment: index of the experiment.
         phi: shape (n,), tilt angles in degrees; ``phi_centre``: their middle.
         hkl: shape (N, 3).
-        bases: shape (n, 3, 3), reciprocal bases at the tilts, 1/Angstrom, without correction.
+        bases: shape (n, 3, 3), reciprocal bases at the tilts, 1/Angstrom, without correction (but for the
+            crystal settings, which are those of the angles at which it was recorded).
         axes: shape (n, 3), turns about which move windows (``window_edges``), or zero.
         active: shape (N, n), whether the beam is on at the tilt.
         n_rows: R.
@@ -123,7 +124,7 @@ def plan_blocks(
         continuous_rows(
             scan.phi_range,
             members,
-            _moved_windows(observations, members, split),
+            split.moved(_windows(observations, members)),
             selection,
             n_tilts,
         )
@@ -143,12 +144,9 @@ def plan_blocks(
     return BlockPlan(blocks, segment_phi)
 
 
-def _moved_windows(
-    observations: Observations, members: NDArray[np.int64], correction: Correction
-) -> NDArray[np.float64]:
-    """First and last angles (k, 2) of the uncorrected crystal's rotation."""
-    edges = observations.phi_start[members], observations.phi_end[members]
-    return np.stack([correction.move(phi) for phi in edges], axis=1)
+def _windows(observations: Observations, members: NDArray[np.int64]) -> NDArray[np.float64]:
+    """First and last angles (k, 2) in degrees."""
+    return np.stack([observations.phi_start[members], observations.phi_end[members]], axis=1)
 
 
 def _plan_block(
@@ -164,7 +162,7 @@ def _plan_block(
 ) -> BeamBlock:
     phi, members, weights = row.phi, row.members, row.weights
     scan = correction.scan
-    bases = scan.reciprocal_bases(phi)
+    bases = correction.bases(phi)
     turned = correction.matrices(phi) @ bases
 
     def excitation_errors(hkl: NDArray[np.int64]) -> NDArray[np.float64]:

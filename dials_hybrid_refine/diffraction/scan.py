@@ -54,9 +54,16 @@ class ScanGeometry:
         settings = self._interpolate(self.setting_rotations, np.asarray(phi, dtype=float))
         return np.asarray(settings @ self.rotation_axis)
 
-    def reciprocal_bases(self, phi: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Matrices G with g = G h at angles phi (degrees) of shape (n,); shape (n, 3, 3)."""
+    def reciprocal_bases(
+        self, phi: NDArray[np.float64], recorded: NDArray[np.float64] | None = None
+    ) -> NDArray[np.float64]:
+        """Matrices G with g = G h at angles phi (degrees) of shape (n,); shape (n, 3, 3).
+
+        Args:
+            recorded: angles (n,) whose S, A are taken; None: phi.
+        """
         phi = np.asarray(phi, dtype=float)
+        recorded = phi if recorded is None else np.asarray(recorded, dtype=float)
         turns = Rotation.from_rotvec(np.radians(phi)[:, None] * self.rotation_axis).as_matrix()
-        settings = self._interpolate(self.setting_rotations, phi)
-        return np.asarray(settings @ turns @ self._interpolate(self.crystal_settings, phi))
+        settings = self._interpolate(self.setting_rotations, recorded)
+        return np.asarray(settings @ turns @ self._interpolate(self.crystal_settings, recorded))

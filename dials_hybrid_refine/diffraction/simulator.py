@@ -37,8 +37,8 @@ class Contributions:
 
     Attributes:
         value: shape (P,), fraction of the incident beam times degrees, float64.
-        turn_slope: shape (P,), its derivative by a turn about the rotation axis, 1/degree, detached; zero
-            where such a turn does not move windows (``Simulator.moves_windows``).
+        turn_slope: shape (P,), its derivative, before any intensity effect, by a turn about the rotation axis,
+            1/degree, detached; zero where such a turn does not move windows (``Simulator.moves_windows``).
         observation, block, segment: shape (P,), which observation, block and segment of rotation.
     """
 
@@ -142,29 +142,36 @@ class Simulator:
         self.rotation_axes = torch.from_numpy(_mean_axes(scans))
         #: whether a turn about the rotation axis moves windows instead of the crystal, in all experiments
         self.moves_windows = all(batch.edges is not None for batch in self.batches)
-        self._set_edges(scans)
+        self._set_windows(scans)
 
-    def _set_edges(self, scans: Sequence[ScanGeometry]) -> None:
-        """The distinct first and last angles of windows, and which ones a pair has."""
-        windows = torch.cat([b.pair_window for b in self.batches])
-        experiments = torch.cat([b.experiment[b.pair_block] for b in self.batches])
-        both = torch.stack([experiments.double()[:, None].expand(-1, 2), windows], dim=-1)
-        edges, index = torch.unique(both.reshape(-1, 2), dim=0, return_inverse=True)
-        self._edge_experiment, self._edge_phi = edges[:, 0].long(), edges[:, 1]
-        self._pair_edges = index.reshape(-1, 2)
-        axes = np.zeros((len(edges), 3))
-        for i in np.unique(self._edge_experiment.numpy()):
-            mine = self._edge_experiment.numpy() == i
-            axes[mine] = scans[i].rotation_axes(self._edge_phi.numpy()[mine])
-        self._edge_axes = torch.from_numpy(axes)
+    def _set_windows(self, scans: Sequence[ScanGeometry]) -> None:
+        """The windows of the observations, and the axes about which turns move them."""
+        observation = torch.cat([batch.pair_observation for batch in self.batches])
+        distinct, self._window_of = torch.unique(observation, return_inverse=True)
+        pairs = torch.zeros(len(distinct), dtype=torch.int64)
+        pairs[self._window_of] = torch.arange(len(observation))
+        self._windows = torch.cat([batch.pair_window for batch in self.batches])[pairs]
+        self._window_experiment = torch.cat(
+            [batch.experiment[batch.pair_block] for batch in self.batches]
+        )[pairs]
+        moving = {int(b.experiment[0]) for b in self.batches if b.edges is not None}
+        axes = np.zeros((len(distinct), 3))
+        for i in moving:
+            mine = (self._window_experiment == i).numpy()
+            axes[mine] = scans[i].rotation_axes(self._windows.mean(1).numpy()[mine])
+        self._window_axes = torch.from_numpy(axes)
 
-    def _moved_windows(self, models: PhysicalModels) -> torch.Tensor:
-        """First and last angles (P, 2) in degrees of the windows of all pairs, moved by the models' turn."""
-        phi = self._edge_phi
-        if self.moves_windows:
-            vectors = models.rotation(self._edge_experiment, phi[:, None])[:, 0]
-            phi = phi + (vectors * self._edge_axes).sum(-1) * (180 / math.pi)
-        return phi[self._pair_edges]
+    def _turns(self, models: PhysicalModels) -> torch.Tensor:
+        """Degrees (P,) by which the windows of all pairs move."""
+        middle = self._windows.mean(1, keepdim=True)
+        vectors = models.rotation(self._window_experiment, middle)[:, 0]
+        turns = (vectors * self._window_axes).sum(-1) * (180 / math.pi)
+        return turns[self._window_of]
+
+    def _moved_windows(self, turns: torch.Tensor) -> list[torch.Tensor]:
+        """For each batch first and last angles (P, 2) in degrees of the pairs' windows, detached."""
+        moved = self._windows[self._window_of] + turns.detach()[:, None]
+        return list(moved.split(self._pair_counts))
 
     def recorded_angles(self, models: PhysicalModels) -> list[torch.Tensor]:
         """For each batch the angles (B, n) in degrees at which the tilts, turned about the axis, come."""
@@ -288,19 +295,8 @@ class Simulator:
     def __call__(self, atoms: AtomicParameters, models: PhysicalModels) -> Contributions:
         """The parts of all integrated intensities, in a fixed order."""
         value, slope = self._integrated(atoms, models)
-        if models.intensity_effects:
-            slope = self._changed_direction(value.detach(), slope, models)
-            value = self._change_values(value, models)
+        value = self._change_values(value, models)
         return Contributions(value, slope, self._observation, self._block, self._segment)
-
-    def _changed_direction(
-        self, values: torch.Tensor, direction: torch.Tensor, models: PhysicalModels
-    ) -> torch.Tensor:
-        """How the values (P,) change after the effects when those before them do by a direction (P,)."""
-        with torch.no_grad():
-            return directional_derivative(
-                lambda v: self._change_values(v, models), values, direction
-            )
 
     def _integrated(
         self, atoms: AtomicParameters, models: PhysicalModels
@@ -308,32 +304,31 @@ class Simulator:
         """The values (P,) before any intensity effect, and their derivatives by a turn about the axis."""
         potentials = self._potentials(atoms, models)
         inputs = self._inputs(atoms, potentials, models)
-        windows = self._moved_windows(models)
-        fixed = windows.detach().split(self._pair_counts)
+        turns = self._turns(models)
+        windows = self._moved_windows(turns)
         if models.curve_effects:
             curves = self._changed_curves(inputs, models)
             found = [
                 _over_windows(curve, batch, window)
-                for curve, batch, window in zip(curves, self.batches, fixed)
+                for curve, batch, window in zip(curves, self.batches, windows)
             ]
         else:
-            window_of = dict(zip(map(id, self.batches), fixed))
+            window_of = dict(zip(map(id, self.batches), windows))
             found = self._shared.gather(
                 lambda: self._from_curves(
                     inputs,
                     lambda curve, batch: _over_windows(curve, batch, window_of[id(batch)]),
-                    3,
+                    2,
                 ),
                 self._pair_counts,
-                (3,),
+                (2,),
             )
-        parts = torch.cat(found)
-        slopes = parts[:, 1:].detach()
-        # zero, with the gradient that windows have
-        values = parts[:, 0] + (slopes * (windows - windows.detach())).sum(-1)
+        values, slopes = torch.cat(found).unbind(1)
+        slopes = slopes.detach()
+        # nothing is added but the gradient that windows have
+        values = values + slopes * (turns - turns.detach())
         tails = torch.cat(self._tails(potentials))
-        none = torch.zeros_like(tails, requires_grad=False)
-        return torch.cat([values, tails]), torch.cat([slopes.sum(-1), none])
+        return torch.cat([values, tails]), torch.cat([slopes, torch.zeros_like(tails.detach())])
 
     def _tails(self, potentials: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """The kinematical tails of each experiment."""
@@ -369,7 +364,7 @@ class Simulator:
             values; one that mixes parts of several blocks is taken as if all blocks moved alike.
         """
 
-        windows = self._moved_windows(models).detach().split(self._pair_counts)
+        windows = self._moved_windows(self._turns(models))
         weights = {id(b): _weights(b, window) for b, window in zip(self.batches, windows)}
 
         def integrate(batch: BlockBatch, part: torch.Tensor) -> torch.Tensor:
@@ -406,7 +401,11 @@ class Simulator:
             values, _ = self._integrated(atoms, models)
 
         def change(derivatives: torch.Tensor) -> torch.Tensor:
-            changed = [self._changed_direction(values, d, models) for d in derivatives.T]
+            with torch.no_grad():
+                changed = [
+                    directional_derivative(lambda v: self._change_values(v, models), values, d)
+                    for d in derivatives.T
+                ]
             return torch.stack(changed, dim=1)
 
         return change(by_weight), None if by_thickness is None else change(by_thickness)
@@ -499,15 +498,15 @@ def _weights(batch: BlockBatch, window: torch.Tensor) -> torch.Tensor:
 
 
 def _over_windows(curves: torch.Tensor, batch: BlockBatch, window: torch.Tensor) -> torch.Tensor:
-    """Integrals of rocking curves (B, R, n) over windows (P, 2) of the pairs; shape (P, 3): each with its
-    derivatives, detached, by the window's first and last angle, 1/degree."""
+    """Integrals of rocking curves (B, R, n) over windows (P, 2) of the pairs; shape (P, 2): each with its
+    derivative, detached, by a turn that moves the window, 1/degree."""
     curve = curves[batch.pair_block, batch.pair_row]
     integral = (curve * _weights(batch, window)).sum(-1)
     if batch.edges is None:
-        slopes = torch.zeros_like(window)
+        slope = torch.zeros_like(integral)
     else:
-        slopes = (curve.detach() * batch.edges.slopes(window)).sum(-1).T
-    return torch.cat([integral[:, None], slopes], dim=1)
+        slope = (curve.detach() * batch.edges.slopes(window)).sum(-1)
+    return torch.stack([integral, slope], dim=1)
 
 
 def _mean_axes(scans: Sequence[ScanGeometry]) -> NDArray[np.float64]:

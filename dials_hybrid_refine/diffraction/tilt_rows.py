@@ -74,8 +74,11 @@ def continuous_rows(
     width = (last - first) / (n_rows * n_tilts)
     tilts = first + (np.arange(n_rows * n_tilts) + 0.5) * width
     start, end = windows.T
-    for phi in tilts.reshape(n_rows, n_tilts):
-        low, high = phi[0] - width / 2 - _MARGIN, phi[-1] + width / 2 + _MARGIN
+    reach = width / 2 + _MARGIN
+    for i, phi in enumerate(tilts.reshape(n_rows, n_tilts)):
+        # windows that have moved out of the scan belong to the rows at its ends
+        low = phi[0] - reach if i > 0 else -np.inf
+        high = phi[-1] + reach if i < n_rows - 1 else np.inf
         near = (end > low) & (start < high)
         weights = window_weights(phi, width, start[near], end[near])
         yield TiltRow(phi, members[near], weights, width)

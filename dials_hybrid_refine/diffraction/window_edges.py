@@ -4,6 +4,9 @@ A crystal that is turned about the rotation axis by x passes the same orientatio
 the tilts may stay and the windows move by x. The sum over tilts, which is only nearly the integral, then does
 not change with where the tilts lie on a rocking curve, but only with what the ends of the windows
 cut off: such a turn changes the intensity of a whole passage by nothing at all.
+
+A window has one x, that of its middle. What a scan has at a recorded angle phi (crystal settings, segments'
+scales, thickness) is taken at phi + x but for the settings, which may differ from frame to frame.
 """
 
 from __future__ import annotations
@@ -20,6 +23,8 @@ from dials_hybrid_refine.diffraction.scan import ScanGeometry
 
 #: sine of the angle between rotation axis and beam; below it the crystal is turned
 _LEAST_SINE = 0.1
+#: of the width of a cell: weights are linear in where windows end, but for the ends of cells
+_STEP = 1e-3
 
 
 @dataclass(frozen=True)
@@ -40,10 +45,18 @@ class Correction:
         """The axes that windows move about at angles (n,), shape (n, 3): unit vectors, or zero."""
         return self.scan.rotation_axes(phi) * self.moves_windows
 
-    def move(self, phi: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Angles (n,) in degrees at which the uncorrected crystal has the part about the axis."""
-        turn = (self.vectors(phi) * self.axes(phi)).sum(axis=1)
-        return np.asarray(phi + np.degrees(turn))
+    def turns(self, phi: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The part about the axis at angles (n,), in degrees."""
+        return np.asarray(np.degrees((self.vectors(phi) * self.axes(phi)).sum(axis=1)))
+
+    def moved(self, windows: NDArray[np.float64]) -> NDArray[np.float64]:
+        """First and last angles (n, 2) in degrees of the uncorrected crystal's rotation in windows (n, 2)."""
+        return np.asarray(windows + self.turns(windows.mean(axis=1))[:, None])
+
+    def bases(self, phi: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Reciprocal bases (n, 3, 3) of the uncorrected crystal at angles (n,), with the settings of those
+        at which it has been recorded."""
+        return self.scan.reciprocal_bases(phi, phi - self.turns(phi))
 
     def matrices(self, phi: NDArray[np.float64]) -> NDArray[np.float64]:
         """Rotation matrices (n, 3, 3) of the rest."""
@@ -60,15 +73,17 @@ def axis_and_beam_differ(scan: ScanGeometry) -> bool:
 
 @dataclass(frozen=True)
 class WindowEdges:
-    """What the weights of P pairs of an observation and a block of n tilts depend on.
+    """What the weights of P pairs of an observation and one of B blocks of n tilts depend on.
 
     Attributes:
-        phi: shape (P, n), degrees. width: of the cells of rotation around the tilts.
+        block: shape (P,), block of each pair.
+        phi: shape (B, n), degrees. width: of the cells of rotation around the tilts.
         counts: shape (P, n), whether a cell may count: the beam is on, the segment the right one.
-        is_first, is_last: shape (P,), whether no tilts are calculated before or after the block; its first or last
+        is_first, is_last: shape (B,), whether no tilts are calculated before or after the block; its first or last
             cell then reaches as far as a window.
     """
 
+    block: torch.Tensor
     phi: torch.Tensor
     width: float
     counts: torch.Tensor
@@ -77,20 +92,14 @@ class WindowEdges:
 
     def weights(self, window: torch.Tensor) -> torch.Tensor:
         """Degrees (P, n) of each cell inside windows (P, 2), first and last angle in degrees."""
-        low, high = self._cells()
-        inside = torch.minimum(high, window[:, 1:]) - torch.maximum(low, window[:, :1])
-        return inside.clamp_min(0) * self.counts
-
-    def slopes(self, window: torch.Tensor) -> torch.Tensor:
-        """Derivatives (2, P, n) of the weights by the first and the last angle of the windows."""
-        low, high = self._cells()
-        first, last = window[:, :1], window[:, 1:]
-        starts = (low <= first) & (first < high) & self.counts
-        ends = (low < last) & (last <= high) & self.counts
-        return torch.stack([-starts.to(window.dtype), ends.to(window.dtype)])
-
-    def _cells(self) -> tuple[torch.Tensor, torch.Tensor]:
         low, high = self.phi - self.width / 2, self.phi + self.width / 2
         low[self.is_first, 0] = -torch.inf
         high[self.is_last, -1] = torch.inf
-        return low, high
+        inside = torch.minimum(high[self.block], window[:, 1:])
+        inside -= torch.maximum(low[self.block], window[:, :1])
+        return inside.clamp_min_(0).mul_(self.counts)
+
+    def slopes(self, window: torch.Tensor) -> torch.Tensor:
+        """Derivatives (P, n) of the weights by a turn that moves the windows, the mean of both senses."""
+        step = _STEP * self.width
+        return (self.weights(window + step) - self.weights(window - step)) / (2 * step)

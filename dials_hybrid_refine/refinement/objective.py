@@ -391,7 +391,7 @@ class Objective:
         place, experiment, phi = self.simulator.overlaps()
         parts = torch.zeros(len(base.value), 3, dtype=torch.float64)
         directions = self.simulator.beam_directions
-        if self.simulator.moves_windows:
+        if self.simulator.moves_windows and not models.intensity_effects:
             axes = self.simulator.rotation_axes
             by_axis = base.turn_slope[:, None] * (180 / torch.pi)
             parts += by_axis * _without_beam(axes, directions)[experiment[place]]

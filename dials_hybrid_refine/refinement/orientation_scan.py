@@ -175,10 +175,14 @@ class _Trials:
         models = replace(self._models, rotation=turned)
         return self._simulator.thickness_derivatives(self._model.atoms(), models, slopes=False)[0]
 
-    def cut_by_a_step(self) -> float:
-        """By how much a step about the rotation axis changes the intensities, relative to their sum."""
-        total = float(self._whole.value.sum())
-        return _STEP * float(self._whole.turn_slope.abs().sum()) / max(total, 1e-300)
+    def tells_turns_about_the_axis(self) -> bool:
+        """Whether a step about the rotation axis changes the intensities enough to be tried."""
+        if not self._simulator.moves_windows:
+            return True
+        whole = torch.zeros(len(self._data.observations), 2, dtype=torch.float64)
+        both = torch.stack([self._whole.value, self._whole.turn_slope], dim=1)
+        value, slope = whole.index_add_(0, self._observation, both).abs().sum(0).tolist()
+        return _STEP * slope > _LEAST_CUT * value
 
     def chi_square(self, angles: _Array) -> _Array:
         """Shape (s,), with the crystals turned by angles (s, 2) in degrees in each stretch."""
@@ -232,7 +236,7 @@ def scan_orientation(
             return trials.chi_square(np.zeros_like(turns))
 
         gain = _search(as_given.chi_square, stretches, angles, _NORMAL)
-        if as_given.cut_by_a_step() > _LEAST_CUT:
+        if as_given.tells_turns_about_the_axis():
             gain += _search(planned, stretches, angles, _AXIS)
         return OrientationPath(stretches.experiment, stretches.phi, angles, gain)
 

@@ -24,6 +24,7 @@ from dials_hybrid_refine.diffraction.beams import BeamSelection
 from dials_hybrid_refine.diffraction.blocks import plan_blocks
 from dials_hybrid_refine.diffraction.observations import Observations
 from dials_hybrid_refine.diffraction.simulator import Contributions, PhysicalModels, Simulator
+from dials_hybrid_refine.diffraction.window_edges import Correction
 
 STRUCTURE = quartz_structure()
 SCAN = make_scan(STRUCTURE)
@@ -92,12 +93,19 @@ def test_a_turn_changes_whole_passages_by_their_tails_alone() -> None:
     assert difference(after, before) < 0.001
 
 
-def test_the_slope_is_that_of_the_intensity() -> None:
-    """By a turn about the axis, against differences; linear within a cell, so exact."""
-    found = parts(CUT, np.zeros(3))
-    sides = [parts(CUT, about_axis(x)) for x in (1e-6, -1e-6)]
-    slope = (sides[0].value - sides[1].value) / 2e-6
-    # at the edge of a cell the two sides differ: no window of these ends on one
+@pytest.mark.parametrize("are_aligned", [False, True])
+def test_the_slope_is_that_of_the_intensity(are_aligned: bool) -> None:
+    """By a turn about the axis, against differences; linear within a cell, so exact.
+
+    Where windows end with a cell the two sides differ: it is their mean.
+    """
+    observations = CUT
+    if are_aligned:
+        start, end = (np.round(edge / 0.05) * 0.05 for edge in (CUT.phi_start, CUT.phi_end))
+        observations = replace(CUT, phi_start=start, phi_end=end)
+    found = parts(observations, np.zeros(3))
+    sides = [parts(observations, about_axis(x)) for x in (1e-5, -1e-5)]
+    slope = (sides[0].value - sides[1].value) / 2e-5
     assert float(found.turn_slope.abs().max()) > 0.01
     torch.testing.assert_close(found.turn_slope, slope, rtol=1e-6, atol=1e-8)
 
@@ -123,6 +131,33 @@ def test_at_the_ends_of_the_scan_the_curve_is_taken_to_go_on() -> None:
     first = replace(CUT, phi_start=start, phi_end=start + width)
     before, after = (intensities(parts(first, about_axis(x)), len(first)) for x in (0.0, -0.02))
     np.testing.assert_allclose(after, before, rtol=1e-10)
+
+
+def test_a_window_far_out_of_the_scan_keeps_its_width() -> None:
+    """It belongs to the block at the end, however far it moves, if another window holds that."""
+    start = np.full(len(CUT), SCAN.phi_range[0])
+    width = np.where(np.arange(len(CUT)) % 2, 1.0, 0.02)
+    observations = replace(CUT, phi_start=start, phi_end=start + width)
+    turn = about_axis(-0.4)
+    before = intensities(parts(observations, np.zeros(3)), len(CUT))
+    after = intensities(parts(observations, turn, planned=turn), len(CUT))
+    np.testing.assert_allclose(after[::2], before[::2], rtol=1e-10)
+    assert difference(after[1::2], before[1::2]) > 0.1
+
+
+def test_frames_side_by_side_keep_their_own_orientation() -> None:
+    """Where the orientation runs on to that of the next frame, a turned frame goes on as it is to its end."""
+    settings = np.array(SCAN.crystal_settings)
+    settings[SCAN.phi_points > 0.5] *= 1.01
+    scan = replace(SCAN, crystal_settings=settings)
+    turn = about_axis(0.2)
+    phi = np.linspace(-0.3, 0.7, 21)  # recorded up to 0.5
+    found, expected = (
+        Correction(s, lambda phi: np.tile(turn, (len(phi), 1)), True).bases(phi)
+        for s in (scan, SCAN)
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    assert np.abs(scan.reciprocal_bases(phi) - SCAN.reciprocal_bases(phi)).max() > 1e-4
 
 
 def test_steps_are_turned_themselves() -> None:
