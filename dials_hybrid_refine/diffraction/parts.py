@@ -25,7 +25,8 @@ class IntensityParts:
             the scale of its segment.
         experiment: shape (P,).
         hkl: shape (P, 3), int64.
-        phi: shape (P,), degrees: the middle of the part of the window; for tails that of the segment.
+        phi: shape (P,), degrees: the middle of the part of the window, moved where the orientation is corrected
+            about the rotation axis; for tails that of the segment.
         reciprocal_vector: shape (P, 3), g at that angle in the laboratory frame, 1/Angstrom, without
             orientation correction.
         share: shape (P,), how much of the simulated rotation this part is; sums to 1 for each

@@ -112,8 +112,8 @@ orientation {
     .help = "Refine a correction of the crystal's orientation."
   scan = True
     .type = bool
-    .help = "Before the refinement, try the crystal turned, in stretches of 10 degrees by up to half a"
-            "degree, and start where that fits clearly better."
+    .help = "Before the refinement, and after its first steps, try the crystal turned, in stretches of 10"
+            "degrees by up to half a degree, and go on where that fits clearly better."
     .expert_level = 1
   frame_width = 1
     .type = float(value_min=0.01)

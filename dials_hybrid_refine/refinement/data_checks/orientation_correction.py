@@ -20,7 +20,8 @@ def large_correction(phi: _Array, correction: _Array, expected_size: float) -> F
     Args:
         phi: shape (b,), angles in degrees.
         correction: shape (b, 3), rotation vectors in degrees.
-        expected_size: the prior's standard deviation of each component, in degrees.
+        expected_size: the prior's standard deviation of each component, in degrees; at the ends of a scan
+            it is half as much again, which is not looked at.
     """
     size = np.linalg.norm(correction, axis=1)
     if len(size) == 0 or size.max() <= expected_size * chi.isf(CHANCE, 3):
