@@ -246,6 +246,20 @@ class Simulator:
         last = torch.minimum(tilts[block, 1], middle + half_width)
         return index, self.block_positions()[0][block], (first + last) / 2
 
+    def window_places(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Where the windows are whose turns about the axis the contributions have.
+
+        Returns:
+            Place (P,) of each contribution (any of tails, which have none); experiment (q,) and middle
+            angle (q,) in degrees of each place, to a tenth of a degree.
+        """
+        tenths = (10 * self._windows.mean(1)).round().long()
+        keys = torch.stack([self._window_experiment, tenths], dim=1)
+        places, index = torch.unique(keys, dim=0, return_inverse=True)
+        n_tails = len(self._tail_weight)
+        place = torch.cat([index[self._window_of], torch.zeros(n_tails, dtype=torch.int64)])
+        return place, places[:, 0], places[:, 1] / 10
+
     def potential(self, atoms: AtomicParameters) -> torch.Tensor:
         """U of the differences between beams, 1/Angstrom^2, as ``crystal`` has it; the first is U_0."""
         return self._potential(atoms)

@@ -391,22 +391,34 @@ class Objective:
         place, experiment, phi = self.simulator.overlaps()
         parts = torch.zeros(len(base.value), 3, dtype=torch.float64)
         directions = self.simulator.beam_directions
-        if self.simulator.moves_windows and not models.intensity_effects:
-            axes = self.simulator.rotation_axes
-            by_axis = base.turn_slope[:, None] * (180 / torch.pi)
-            parts += by_axis * _without_beam(axes, directions)[experiment[place]]
-            turns = [torch.linalg.cross(axes, directions)]
-        else:
-            turns = _axes_across(directions)
-        for turn in turns:
-            axes = turn / turn.norm(dim=1, keepdim=True)
+        axes = self.simulator.rotation_axes
+
+        def slopes(axes: torch.Tensor) -> torch.Tensor:
             turned = replace(models, rotation=_offset_rotation(models.rotation, step * axes))
-            slope = (self.simulator(atoms, turned).value - base.value) / step
-            parts += slope[:, None] * axes[experiment[place]]
-        by_parameter = parameter_jacobian(
-            lambda: module(experiment, phi[:, None])[:, 0], parameters
-        )
-        return self._gather_by_place(parts, by_parameter, place, base, scales)
+            return (self.simulator(atoms, turned).value - base.value) / step
+
+        moves_windows = self.simulator.moves_windows
+        across = _axes_across(directions)
+        for turn in [torch.linalg.cross(axes, directions)] if moves_windows else across:
+            turn = turn / turn.norm(dim=1, keepdim=True)
+            parts += slopes(turn)[:, None] * turn[experiment[place]]
+
+        def columns(
+            parts: torch.Tensor, place: torch.Tensor, experiment: torch.Tensor, phi: torch.Tensor
+        ) -> torch.Tensor:
+            by_parameter = parameter_jacobian(
+                lambda: module(experiment, phi[:, None])[:, 0], parameters
+            )
+            return self._gather_by_place(parts, by_parameter, place, base, scales)
+
+        found = columns(parts, place, experiment, phi)
+        if moves_windows:
+            has_effects = bool(models.intensity_effects)
+            by_axis = slopes(axes) if has_effects else base.turn_slope * (180 / torch.pi)
+            place, experiment, phi = self.simulator.window_places()
+            turn = _without_beam(axes, directions)
+            found += columns(by_axis[:, None] * turn[experiment[place]], place, experiment, phi)
+        return found
 
 
 def _evaluation(
