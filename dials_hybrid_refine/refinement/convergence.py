@@ -27,7 +27,7 @@ RAISED = {"g_max": 1.15, "s_max": 1.5, "tilt_step": 0.7}
 #: share of the accuracy asked for that each setting may use up. What a raise changes on average is less than what R
 #: factors see: quartz from DIALS (R_obs 0.0768) changed by 1.0 % towards 1.15 times the g_max of the data and by 0.6 %
 #: towards closer tilts, and R_obs fell to 0.0736 and then 0.0717, as if by errors of 2.2 and 1.7 % in quadrature.
-_SHARE = {"g_max": 0.4, "s_max": 1.0, "tilt_step": 0.25}
+_SHARE = {"g_max": 0.4, "s_max": 1.0, "tilt_step": 0.23}
 
 #: how often a setting is raised before it is taken as it is
 _MOST_RAISES = 4

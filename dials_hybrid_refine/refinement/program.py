@@ -81,6 +81,8 @@ _USUAL = 500.0
 
 #: errors of the calculation by this share of R_obs raise it by 4 % of itself, in quadrature
 _SHARE_OF_MISFIT = 0.3
+#: the fit is poor where it is content with an accuracy so many times that asked for
+_POOR = 1.5
 #: the calculation is chosen anew where it should be more accurate by this factor
 _MUCH_BETTER = 1.5
 
@@ -397,11 +399,16 @@ def _remembered_selection(
 
 
 def _starting_limits(
-    g_data: float, thickness: float, options: RefinementOptions, sampling: Mapping[str, Any]
+    g_data: float,
+    thickness: float,
+    options: RefinementOptions,
+    sampling: Mapping[str, Any],
+    is_poor: bool = False,
 ) -> BeamSelection:
     """The full calculation as it is given, or where its choice starts."""
     beams = options.beams
-    fine = fine_selection(g_data, thickness, beams.g_max, beams.s_max, beams.tilt_step)
+    given = beams.g_max, beams.s_max, beams.tilt_step
+    fine = fine_selection(g_data, thickness, *given, is_poor)
     return replace(fine, **sampling)
 
 
@@ -416,7 +423,8 @@ def _full_selection(
 ) -> BeamSelection:
     beams = options.beams
     given = {"g_max": beams.g_max, "s_max": beams.s_max, "tilt_step": beams.tilt_step}
-    fine = _starting_limits(g_data, thickness, options, sampling)
+    is_poor = accuracy > _POOR * beams.accuracy
+    fine = _starting_limits(g_data, thickness, options, sampling, is_poor)
     if fine.tilts_per_window is not None:
         del given["tilt_step"]
     free = [name for name, value in given.items() if value is None]
