@@ -187,12 +187,9 @@ def _synthetic_table(rows: Sequence[Result]) -> str:
         u = ", ".join(f"{label} {value:.4f}" for label, value in r["u_eq"].items())
         turn = r["orientation"]
         left = [number(turn[key], 3) for key in ("rms", "largest")]
-        if "n_determined" in turn:
-            share = f"{turn['n_determined']} of {turn['n']}"
-            left.append(number(turn["rms_determined"], 3))
-            left.append(f"{number(turn['largest_determined'], 3)} ({share})")
-        else:  # a run before s.u. of the orientation were known
-            left += ["-", "-"]
+        share = f"{turn['n_determined']} of {turn['n']}"
+        left.append(number(turn["rms_determined"], 3))
+        left.append(f"{number(turn['largest_determined'], 3)} ({share})")
         lines.append(
             [r["name"], outcome(r), *_atoms(r), *left, *_fit(r), u, _parameters(r), *_time(r)]
         )
