@@ -98,8 +98,10 @@ def test_what_a_run_takes_and_leaves(files):
     the memory that was foretold, no temporary files."""
     used = finished(started(files, RUN))
     assert used.code == 0, used.output
-    # one thread hands over to another, and both may be seen: at a tenth of the moments on a busy machine
-    assert used.parallel < 0.25
+    # one thread hands over to another, and both may be seen; those of NumPy's BLAS go on waiting for work for a
+    # while after the small products of planning: at a quarter of the moments where nothing else runs. With
+    # nproc=2 it is half of them.
+    assert used.parallel < 0.37
     (foretold,) = re.findall(r"Memory: at least (\d+\.\d) GB", used.output)
     assert 0.6 * float(foretold) < used.peak / 1e9 < 1.25 * float(foretold)
     assert hidden(files) == []

@@ -76,9 +76,9 @@ def test_quartz_quick_look_gives_what_the_page_states(quartz_tutorial) -> None:
     quick = output[: output.index("Saving the structure")]
     assert "Status: converged" in quick
     used, held_out = map(float, re.findall(r"^\| R_obs +\| ([\d.]+) +\| ([\d.]+)", quick, re.M)[0])
-    # 0.053 and 0.055 on the page; rounding on another processor moves them by a little
+    # 0.053 and 0.071 on the page; rounding on another processor moves them by a little
     assert used == pytest.approx(0.053, abs=0.003)
-    assert held_out == pytest.approx(0.055, abs=0.01)
+    assert held_out == pytest.approx(0.071, abs=0.01)
 
 
 def test_quartz_ends_with_files_to_deposit(quartz_tutorial) -> None:
