@@ -21,8 +21,8 @@ from dials_hybrid_refine.diffraction.block_size import tilts_per_block
 from dials_hybrid_refine.diffraction.observations import Observations
 from dials_hybrid_refine.diffraction.potential import CrystalComposition
 from dials_hybrid_refine.diffraction.scan import ScanGeometry
+from dials_hybrid_refine.diffraction.split_correction import Correction, axis_and_beam_differ
 from dials_hybrid_refine.diffraction.tilt_rows import TiltRow, continuous_rows, stepped_rows
-from dials_hybrid_refine.diffraction.window_edges import Correction, axis_and_beam_differ
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class BeamBlock:
         hkl: shape (N, 3).
         bases: shape (n, 3, 3), reciprocal bases at the tilts, 1/Angstrom, without correction (but for the
             crystal settings, which are those of the angles at which it was recorded).
-        axes: shape (n, 3), turns about which move windows (``window_edges``), or zero.
+        axes: shape (n, 3), turns about which move windows (``split_correction``), or zero.
         active: shape (N, n), whether the beam is on at the tilt.
         n_rows: R.
         pair_observation, pair_row: shape (P,), observation and its beam (1 to R).

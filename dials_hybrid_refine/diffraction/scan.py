@@ -54,6 +54,12 @@ class ScanGeometry:
         settings = self._interpolate(self.setting_rotations, np.asarray(phi, dtype=float))
         return np.asarray(settings @ self.rotation_axis)
 
+    @property
+    def middle_axis(self) -> NDArray[np.float64]:
+        """Unit vector (3,) along the rotation axis in the middle of the scan."""
+        axis = self.rotation_axes(np.array([np.mean(self.phi_range)]))[0]
+        return np.asarray(axis / np.linalg.norm(axis))
+
     def reciprocal_bases(
         self, phi: NDArray[np.float64], recorded: NDArray[np.float64] | None = None
     ) -> NDArray[np.float64]:

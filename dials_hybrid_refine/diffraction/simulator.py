@@ -15,6 +15,11 @@ from dials_hybrid_refine.diffraction.batch_propagation import BatchInput, Coupli
 from dials_hybrid_refine.diffraction.batches import BlockBatch, DifferenceTable, make_batches
 from dials_hybrid_refine.diffraction.blocks import BlockPlan
 from dials_hybrid_refine.diffraction.geometry import rotation_matrices, wave_number_in_crystal
+from dials_hybrid_refine.diffraction.moved_windows import (
+    ObservationWindows,
+    over_windows,
+    weights_in,
+)
 from dials_hybrid_refine.diffraction.parts import (
     IntensityParts,
     directional_derivative,
@@ -139,39 +144,10 @@ class Simulator:
         offsets = np.cumsum([0, *(len(plan.segment_phi) for plan in plans)])
         self._set_places(offsets)
         #: mean rotation axes of the experiments, unit vectors of shape (n_experiments, 3)
-        self.rotation_axes = torch.from_numpy(_mean_axes(scans))
+        self.rotation_axes = torch.from_numpy(np.array([scan.middle_axis for scan in scans]))
         #: whether a turn about the rotation axis moves windows instead of the crystal, in all experiments
         self.moves_windows = all(batch.edges is not None for batch in self.batches)
-        self._set_windows(scans)
-
-    def _set_windows(self, scans: Sequence[ScanGeometry]) -> None:
-        """The windows of the observations, and the axes about which turns move them."""
-        observation = torch.cat([batch.pair_observation for batch in self.batches])
-        distinct, self._window_of = torch.unique(observation, return_inverse=True)
-        pairs = torch.zeros(len(distinct), dtype=torch.int64)
-        pairs[self._window_of] = torch.arange(len(observation))
-        self._windows = torch.cat([batch.pair_window for batch in self.batches])[pairs]
-        self._window_experiment = torch.cat(
-            [batch.experiment[batch.pair_block] for batch in self.batches]
-        )[pairs]
-        moving = {int(b.experiment[0]) for b in self.batches if b.edges is not None}
-        axes = np.zeros((len(distinct), 3))
-        for i in moving:
-            mine = (self._window_experiment == i).numpy()
-            axes[mine] = scans[i].rotation_axes(self._windows.mean(1).numpy()[mine])
-        self._window_axes = torch.from_numpy(axes)
-
-    def _turns(self, models: PhysicalModels) -> torch.Tensor:
-        """Degrees (P,) by which the windows of all pairs move."""
-        middle = self._windows.mean(1, keepdim=True)
-        vectors = models.rotation(self._window_experiment, middle)[:, 0]
-        turns = (vectors * self._window_axes).sum(-1) * (180 / math.pi)
-        return turns[self._window_of]
-
-    def _moved_windows(self, turns: torch.Tensor) -> list[torch.Tensor]:
-        """For each batch first and last angles (P, 2) in degrees of the pairs' windows, detached."""
-        moved = self._windows[self._window_of] + turns.detach()[:, None]
-        return list(moved.split(self._pair_counts))
+        self._windows = ObservationWindows(scans, self.batches)
 
     def recorded_angles(self, models: PhysicalModels) -> list[torch.Tensor]:
         """For each batch the angles (B, n) in degrees at which the tilts, turned about the axis, come."""
@@ -253,12 +229,9 @@ class Simulator:
             Place (P,) of each contribution (any of tails, which have none); experiment (q,) and middle
             angle (q,) in degrees of each place, to a tenth of a degree.
         """
-        tenths = (10 * self._windows.mean(1)).round().long()
-        keys = torch.stack([self._window_experiment, tenths], dim=1)
-        places, index = torch.unique(keys, dim=0, return_inverse=True)
-        n_tails = len(self._tail_weight)
-        place = torch.cat([index[self._window_of], torch.zeros(n_tails, dtype=torch.int64)])
-        return place, places[:, 0], places[:, 1] / 10
+        place, experiment, phi = self._windows.places()
+        tails = torch.zeros(len(self._tail_weight), dtype=torch.int64)
+        return torch.cat([place, tails]), experiment, phi
 
     def potential(self, atoms: AtomicParameters) -> torch.Tensor:
         """U of the differences between beams, 1/Angstrom^2, as ``crystal`` has it; the first is U_0."""
@@ -318,12 +291,12 @@ class Simulator:
         """The values (P,) before any intensity effect, and their derivatives by a turn about the axis."""
         potentials = self._potentials(atoms, models)
         inputs = self._inputs(atoms, potentials, models)
-        turns = self._turns(models)
-        windows = self._moved_windows(turns)
+        turns = self._windows.turns(models.rotation)
+        windows = self._windows.moved(turns)
         if models.curve_effects:
             curves = self._changed_curves(inputs, models)
             found = [
-                _over_windows(curve, batch, window)
+                over_windows(curve, batch, window)
                 for curve, batch, window in zip(curves, self.batches, windows)
             ]
         else:
@@ -331,7 +304,7 @@ class Simulator:
             found = self._shared.gather(
                 lambda: self._from_curves(
                     inputs,
-                    lambda curve, batch: _over_windows(curve, batch, window_of[id(batch)]),
+                    lambda curve, batch: over_windows(curve, batch, window_of[id(batch)]),
                     2,
                 ),
                 self._pair_counts,
@@ -378,12 +351,12 @@ class Simulator:
             values; one that mixes parts of several blocks is taken as if all blocks moved alike.
         """
 
-        windows = self._moved_windows(self._turns(models))
-        weights = {id(b): _weights(b, window) for b, window in zip(self.batches, windows)}
+        windows = self._windows.moved(self._windows.turns(models.rotation))
+        window_of = dict(zip(map(id, self.batches), windows))
 
         def integrate(batch: BlockBatch, part: torch.Tensor) -> torch.Tensor:
-            window = weights[id(batch)][:, None].to(part.dtype)
-            return (part[batch.pair_block, :, batch.pair_row] * window).sum(-1).double()
+            weights = weights_in(batch, window_of[id(batch)])[:, None].to(part.dtype)
+            return (part[batch.pair_block, :, batch.pair_row] * weights).sum(-1).double()
 
         def reduce(part: BatchInput, nodes: NodeIntensities) -> torch.Tensor:
             nodes = _after_effects(nodes, part.weight, models, part.batch)
@@ -504,29 +477,6 @@ class Simulator:
         if len(values) == n_own:
             return list(values)
         return [torch.stack(list(values[i::n_own])).mean(0) for i in range(n_own)]
-
-
-def _weights(batch: BlockBatch, window: torch.Tensor) -> torch.Tensor:
-    """Degrees (P, n) that tilts count in the windows (P, 2) of the pairs."""
-    return batch.pair_weight if batch.edges is None else batch.edges.weights(window)
-
-
-def _over_windows(curves: torch.Tensor, batch: BlockBatch, window: torch.Tensor) -> torch.Tensor:
-    """Integrals of rocking curves (B, R, n) over windows (P, 2) of the pairs; shape (P, 2): each with its
-    derivative, detached, by a turn that moves the window, 1/degree."""
-    curve = curves[batch.pair_block, batch.pair_row]
-    integral = (curve * _weights(batch, window)).sum(-1)
-    if batch.edges is None:
-        slope = torch.zeros_like(integral)
-    else:
-        slope = (curve.detach() * batch.edges.slopes(window)).sum(-1)
-    return torch.stack([integral, slope], dim=1)
-
-
-def _mean_axes(scans: Sequence[ScanGeometry]) -> NDArray[np.float64]:
-    """Unit vectors (n, 3) along the rotation axes in the middle of the scans."""
-    axes = [scan.rotation_axes(np.array([np.mean(scan.phi_range)]))[0] for scan in scans]
-    return np.array([axis / np.linalg.norm(axis) for axis in axes])
 
 
 def _after_effects(

@@ -398,8 +398,8 @@ class Objective:
             return (self.simulator(atoms, turned).value - base.value) / step
 
         moves_windows = self.simulator.moves_windows
-        across = _axes_across(directions)
-        for turn in [torch.linalg.cross(axes, directions)] if moves_windows else across:
+        normal = torch.linalg.cross(axes, directions)
+        for turn in [normal] if moves_windows else _axes_across(directions):
             turn = turn / turn.norm(dim=1, keepdim=True)
             parts += slopes(turn)[:, None] * turn[experiment[place]]
 
@@ -416,8 +416,8 @@ class Objective:
             has_effects = bool(models.intensity_effects)
             by_axis = slopes(axes) if has_effects else base.turn_slope * (180 / torch.pi)
             place, experiment, phi = self.simulator.window_places()
-            turn = _without_beam(axes, directions)
-            found += columns(by_axis[:, None] * turn[experiment[place]], place, experiment, phi)
+            share = _without_beam(axes, directions)
+            found += columns(by_axis[:, None] * share[experiment[place]], place, experiment, phi)
         return found
 
 

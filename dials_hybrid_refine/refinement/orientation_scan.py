@@ -94,7 +94,7 @@ class OrientationPath:
 
 def _directions(scan: ScanGeometry) -> _Array:
     """Rotation axis and normal of axis and beam, unit vectors (2, 3) of the laboratory frame."""
-    (axis,) = scan.rotation_axes(np.array([np.mean(scan.phi_range)]))
+    axis = scan.middle_axis
     normal = np.cross(axis, scan.beam_direction)
     length = np.linalg.norm(normal)
     if length < _LEAST_SINE:

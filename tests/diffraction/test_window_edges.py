@@ -24,7 +24,7 @@ from dials_hybrid_refine.diffraction.beams import BeamSelection
 from dials_hybrid_refine.diffraction.blocks import plan_blocks
 from dials_hybrid_refine.diffraction.observations import Observations
 from dials_hybrid_refine.diffraction.simulator import Contributions, PhysicalModels, Simulator
-from dials_hybrid_refine.diffraction.window_edges import Correction
+from dials_hybrid_refine.diffraction.split_correction import Correction
 
 STRUCTURE = quartz_structure()
 SCAN = make_scan(STRUCTURE)
