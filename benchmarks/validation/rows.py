@@ -18,6 +18,8 @@ THICKNESS_MODELS = (
 #: starts three times as far as the authors': mean displacement in Angstrom, and how many of them
 FAR = 0.3
 N_FAR = 3
+#: ends the names of variants for comparison with programs that hold out nothing
+_ALL = "+all"
 #: largest angle in degrees by which synthetic data have their orientation turned beforehand
 TURN = 0.2
 
@@ -193,12 +195,18 @@ def _variants(crystal: str) -> dict[str, tuple[str, ...]]:
     variants = {f"{m}+frames": (f"thickness.model={m}", *by_frames) for m in THICKNESS_MODELS}
     per_frame = ("orientation.model=per_frame",)
     variants["neural+per_frame"] = per_frame
+    for model in ("neural", "per_image"):
+        variants[f"{model}+per_frame{_ALL}"] = (f"thickness.model={model}", *per_frame)
     if crystal == "cspbbr3":
         for kind in ("proportional", "tabulated"):
             absorption = (f"absorption.model={kind}",)
             variants[f"neural+{kind}"] = absorption
-            variants[f"neural+{kind}+per_frame"] = (*absorption, *per_frame)
+            variants[f"neural+{kind}+per_frame{_ALL}"] = (*absorption, *per_frame)
     return variants
+
+
+def _held_out(variant: str) -> str:
+    return f"held_out.fraction={0 if variant.endswith(_ALL) else 0.1}"
 
 
 def _measured_rows() -> list[Row]:
@@ -212,7 +220,7 @@ def _measured_rows() -> list[Row]:
         for variants, seeds in ((models, SEEDS), (others, FEW_SEEDS)):
             rows += [
                 Row(
-                    data, start, name, (*arguments, "held_out.fraction=0.1"), seed,
+                    data, start, name, (*arguments, _held_out(name)), seed,
                     quick=(data.name, seed) == ("measured-quartz-dials", 0)
                     and name in ("neural", "constant"),
                 )

@@ -236,6 +236,8 @@ _COLUMNS: tuple[_Column, ...] = (
     ("R_all", _statistic("r_all"), 4),
     ("MR_obs", _statistic("mr_obs"), 4),
     ("frames R_obs", _statistic("r_obs_mean", frames=True), 4),
+    ("less rejected", _statistic("r_obs_mean_used", frames=True), 4),
+    ("frames observed", _statistic("n_observed", frames=True), 0),
     ("frames wR2", _statistic("wr2_mean", frames=True), 4),
     ("held out R_obs", _statistic("r_obs_held_out"), 4),
     ("parameters", _statistic("n_parameters"), 0),
