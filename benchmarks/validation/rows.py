@@ -195,8 +195,9 @@ def _variants(crystal: str) -> dict[str, tuple[str, ...]]:
     variants = {f"{m}+frames": (f"thickness.model={m}", *by_frames) for m in THICKNESS_MODELS}
     per_frame = ("orientation.model=per_frame",)
     variants["neural+per_frame"] = per_frame
-    for model in ("neural", "per_image"):
-        variants[f"{model}+per_frame{_ALL}"] = (f"thickness.model={model}", *per_frame)
+    variants[f"neural+per_frame{_ALL}"] = per_frame
+    free = ("thickness.model=per_image", "thickness.frame_width=1")
+    variants[f"per_image+per_frame{_ALL}"] = (*free, *per_frame)
     if crystal == "cspbbr3":
         for kind in ("proportional", "tabulated"):
             absorption = (f"absorption.model={kind}",)

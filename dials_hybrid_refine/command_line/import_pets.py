@@ -40,6 +40,7 @@ from dials_hybrid_refine.io.output_files import write_atomically
 from dials_hybrid_refine.io.pets import read_pets
 from dials_hybrid_refine.io.pets_import import import_pets
 from dials_hybrid_refine.io.reflection_file import write_reflections
+from dials_hybrid_refine.refinement.frames import FrameFilter
 
 logger = logging.getLogger("dials.import_pets")
 
@@ -61,6 +62,22 @@ unit_cell = *cell UB
   .type = choice
   .help = "Where the unit cell of the file and that of its orientation matrix UB differ. cell: the"
           "stated one, in the orientation of UB: it has the symmetry of the crystal. UB: that of UB."
+intensities = *auto whole_passages frames
+  .type = choice
+  .help = "What an intensity is the integral of. auto: what neighbouring frames say. whole_passages:"
+          "the rocking curve. frames: the range of rotation of its frame, which is how programs that"
+          "work frame by frame take it; a reflection then counts in each frame that lists it."
+frames {
+  rsg = None
+    .type = float(value_min=0)
+    .help = "With intensities of frames: reflections are left out whose excitation error S in the"
+            "middle of the frame is not below rsg times dS, by which it changes until the end of"
+            "the frame. None: 0.66 if dsg is given, else all are taken."
+  dsg = None
+    .type = float(value_min=0)
+    .help = "With intensities of frames: and those of which dS - |S| is not above dsg (1/Angstrom)."
+            "None: 0.0015 if rsg is given."
+}
 window {
   excitation_error = 0.01
     .type = float(value_min=1e-4, value_max=0.1)
@@ -89,6 +106,11 @@ def _identifier(path: str) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_OID, digest))
 
 
+def _frame_filter(params: Any) -> FrameFilter | None:
+    given = {name: value for name in ("rsg", "dsg") if (value := getattr(params, name)) is not None}
+    return FrameFilter(**given) if given else None
+
+
 @show_mail_handle_errors()
 def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
     """Run the program with command-line arguments (default: those of the process)."""
@@ -105,7 +127,12 @@ def run(args: Sequence[str] | None = None, phil: Any = phil_scope) -> None:
         with naming(path):
             data = read_pets(path)
             imported = import_pets(
-                data, params.window.excitation_error, _identifier(path), params.unit_cell
+                data,
+                params.window.excitation_error,
+                _identifier(path),
+                params.unit_cell,
+                params.intensities,
+                _frame_filter(params.frames),
             )
         for message in imported.messages:
             logger.info("%s", message)

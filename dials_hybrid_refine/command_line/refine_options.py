@@ -84,6 +84,7 @@ def refinement_options(
             resolution=thickness.resolution,
             smoothness=thickness.smoothness,
             shape_smoothness=thickness.shape_smoothness,
+            frame_width=auto(thickness.frame_width),
             tilt_correction=thickness.tilt_correction,
         ),
         thickness_start=auto(thickness.start),

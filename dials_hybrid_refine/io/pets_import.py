@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cctbx import uctbx
 from dials.array_family import flex
@@ -32,6 +33,7 @@ from dials_hybrid_refine.io.pets_reflections import (
     row_passages,
     whole_passages,
 )
+from dials_hybrid_refine.refinement.frames import FrameFilter
 
 #: largest median angle in degrees between zone axes as written and as calculated; 0.003 is usual
 _MAX_ZONE_AXIS_ERROR = 1.0
@@ -58,7 +60,12 @@ class ImportedPets:
 
 
 def import_pets(
-    data: PetsData, excitation_error: float, identifier: str, metric: str = "cell"
+    data: PetsData,
+    excitation_error: float,
+    identifier: str,
+    metric: str = "cell",
+    intensities: str = "auto",
+    limits: FrameFilter | None = None,
 ) -> ImportedPets:
     """Convert the contents of a PETS2 file.
 
@@ -68,9 +75,13 @@ def import_pets(
         identifier: of the experiment.
         metric: "cell": the unit cell is the one stated, which has the symmetry of the crystal;
             "UB": that of the orientation matrix.
+        intensities: "whole_passages", "frames" (of the range of rotation of the frame that lists
+            them), or "auto": what neighbouring frames say.
+        limits: which rows are taken where intensities are those of frames; None: all.
 
     Raises:
-        ValueError: if the file contradicts itself or no reflection can be used.
+        ValueError: if the file contradicts itself, no reflection can be used, or limits are given for whole
+            passages.
     """
     messages, warnings = [_describe(data)], list(data.warnings)
     data, said = _with_metric(data, metric)
@@ -80,17 +91,32 @@ def import_pets(
     pairs = neighbouring_rows(data)
     azimuth, said = _choose_azimuth(data, pairs)
     messages += said
-    sweep, observations, said = _observations(data, pairs, azimuth, excitation_error)
+    is_whole = pairs.whole_passages if intensities == "auto" else intensities != "frames"
+    axis = axis_at(azimuth)
+    if is_whole:
+        if limits is not None:
+            raise ValueError(
+                "frames.rsg and frames.dsg are for intensities of frames, but these are taken as those of "
+                "whole passages: leave them out or give intensities=frames"
+            )
+        sweep, observations, said = _passages(data, pairs, axis, excitation_error)
+    else:
+        sweep, observations, said = _frames(data, pairs, axis, limits)
     messages += said
     if observations.no_passage:
         messages.append(
             f"Left out: {observations.no_passage} measurements of reflections that do not cross "
             "the Ewald sphere, near the rotation axis"
         )
-    if pairs.whole_passages and pairs.n_different:
+    if is_whole and pairs.n_different:
         warnings.append(
             f"{pairs.n_different} pairs of neighbouring frames state different intensities for "
-            "one reflection, though most repeat them: each counts as a measurement"
+            f"one reflection, though {pairs.n_repeated} repeat them: each counts as a measurement"
+        )
+    if not is_whole and pairs.n_repeated > pairs.n_different:
+        warnings.append(
+            "most intensities are repeated by neighbouring frames and count in each of them, for comparison "
+            "with programs that work frame by frame: standard uncertainties will be too small"
         )
     n_without = int((observations.sigma == 0).sum())
     if n_without:
@@ -206,28 +232,43 @@ def _choose_azimuth(data: PetsData, pairs: NeighbouringRows) -> tuple[float, lis
     ]
 
 
-def _observations(
-    data: PetsData, pairs: NeighbouringRows, azimuth: float, excitation_error: float
+def _passages(
+    data: PetsData, pairs: NeighbouringRows, axis: NDArray[np.float64], excitation_error: float
 ) -> tuple[Sweep, PetsObservations, list[str]]:
-    axis = axis_at(azimuth)
-    found = (
+    sweep = continuous_sweep(data.frames, data.setting, axis)
+    observations = whole_passages(data, pairs, sweep, excitation_error)
+    return sweep, observations, [
+        f"{_of_neighbours(pairs)}: an intensity is that of the whole passage and counts once, "
+        f"{len(observations) + observations.no_passage} measurements. Windows end at an "
+        f"excitation error of {excitation_error:g} 1/Angstrom"
+    ]  # fmt: skip
+
+
+def _frames(
+    data: PetsData, pairs: NeighbouringRows, axis: NDArray[np.float64], limits: FrameFilter | None
+) -> tuple[Sweep, PetsObservations, list[str]]:
+    sweep = separate_frames(data.frames, data.setting, axis)
+    observations = ranges_of_frames(data, sweep, limits)
+    if not len(observations):
+        raise ValueError(
+            "no reflection is within frames.rsg and frames.dsg: raise frames.rsg or lower frames.dsg"
+        )
+    left_out = ""
+    if limits is not None:
+        n = len(data.hkl) - len(observations) - observations.no_passage
+        left_out = (
+            f" {n} rows are left out, which do not have |S| / dS < {limits.rsg:g} and dS - |S| > "
+            f"{limits.dsg:g} 1/Angstrom"
+        )
+    return sweep, observations, [
+        f"{_of_neighbours(pairs)}: an intensity is that of its frame's range of rotation, "
+        f"{len(observations)} measurements. The frames are laid side by side along the scan, whose angle "
+        f"is therefore not that of the goniometer.{left_out}"
+    ]  # fmt: skip
+
+
+def _of_neighbours(pairs: NeighbouringRows) -> str:
+    return (
         f"Neighbouring frames repeat {pairs.n_repeated} intensities and state different ones for "
         f"{pairs.n_different} reflections"
     )
-    if pairs.whole_passages:
-        sweep = continuous_sweep(data.frames, data.setting, axis)
-        observations = whole_passages(data, pairs, sweep, excitation_error)
-        said = (
-            f"{found}: an intensity is that of the whole passage and counts once, "
-            f"{len(observations) + observations.no_passage} measurements. Windows end at an "
-            f"excitation error of {excitation_error:g} 1/Angstrom"
-        )
-    else:
-        sweep = separate_frames(data.frames, data.setting, axis)
-        observations = ranges_of_frames(data, sweep)
-        said = (
-            f"{found}: an intensity is that of its frame's range of rotation, {len(observations)} "
-            "measurements. The frames are laid side by side along the scan, whose angle is "
-            "therefore not that of the goniometer"
-        )
-    return sweep, observations, [said]

@@ -14,11 +14,13 @@ from dials_hybrid_refine.diffraction.scan import ScanGeometry
 from dials_hybrid_refine.io.experiments import scan_geometry
 from dials_hybrid_refine.io.pets import PetsData
 from dials_hybrid_refine.io.pets_geometry import (
+    BEAM_DIRECTION,
     Sweep,
     frame_angles,
     frame_rotations,
     passage_turns,
 )
+from dials_hybrid_refine.refinement.frames import FrameFilter
 
 #: half a window in degrees that is not exceeded as long as half the excitation error fits in;
 #: dials.hybrid_refine leaves out windows longer than 4 degrees
@@ -203,13 +205,35 @@ def _lever_arms(
     return np.abs(np.cross(scan.rotation_axis, g) @ scan.beam_direction)
 
 
-def ranges_of_frames(data: PetsData, sweep: Sweep) -> PetsObservations:
+def rows_inside_frames(
+    data: PetsData, axis: NDArray[np.float64], limits: FrameFilter
+) -> NDArray[np.bool_]:
+    """Rows of the list that count in their frames, shape (n,); see ``FrameFilter``."""
+    bases = frame_rotations(data.frames).as_matrix() @ data.setting
+    g = np.einsum("nij,nj->ni", bases[data.frame], data.hkl)
+    # as ``diffraction.beams.nominal_excitation_errors``
+    errors = np.abs(g @ BEAM_DIRECTION + 0.5 * data.wavelength * (g**2).sum(axis=1))
+    reach = np.linalg.norm(np.cross(axis, g), axis=1) * np.radians(
+        data.frames.semi_angle[data.frame]
+    )
+    return limits.keeps(errors, reach)
+
+
+def ranges_of_frames(
+    data: PetsData, sweep: Sweep, limits: FrameFilter | None = None
+) -> PetsObservations:
     """One observation for each row, over the range of rotation of its frame.
 
     Where a reflection passes outside its frame's range, ``phi`` is the end of the range.
+
+    Args:
+        limits: which rows are taken; None: all.
     """
     turns = row_passages(data, sweep.axis)
     found = np.isfinite(turns)
+    no_passage = int((~found).sum())
+    if limits is not None:
+        found &= rows_inside_frames(data, sweep.axis, limits)
     frame = data.frame[found]
     centre, half = sweep.centres[frame], data.frames.semi_angle[frame]
     return PetsObservations(
@@ -223,7 +247,7 @@ def ranges_of_frames(data: PetsData, sweep: Sweep) -> PetsObservations:
         n_frames=np.ones(len(frame), dtype=np.int64),
         frame_phi=centre,
         frame_semi_angle=half,
-        no_passage=int((~found).sum()),
+        no_passage=no_passage,
     )
 
 

@@ -70,9 +70,14 @@ thickness {
     .type = choice
     .help = "neural: a distribution that a neural network gives for each rotation angle."
             "neural_mean: one thickness for each angle, given by a network."
-            "constant: one thickness. per_image: one thickness for each image, with blocks of"
-            "rotation no wider than that. wedge, cylinder, lens: a distribution of the shape's"
-            "thickness, the same at all angles."
+            "constant: one thickness. per_image: one thickness for each image (or frame_width), with"
+            "blocks of rotation no wider than that. wedge, cylinder, lens: a distribution of the"
+            "shape's thickness, the same at all angles."
+  frame_width = Auto
+    .type = float(value_min=0.01)
+    .help = "Degrees of rotation with a thickness of their own, with model=per_image. Auto: an image,"
+            "which for data of PETS2 is an eighth of the distance of its virtual frames."
+    .expert_level = 1
   tilt_correction = False
     .type = bool
     .help = "For constant, wedge, cylinder and lens: the crystal is a plate whose thickness grows as"

@@ -38,7 +38,8 @@ class ThicknessOptions:
         node_distance: between nodes, in Angstrom, at most; less for thin crystals.
         resolution: degrees over which the neural models can change.
         smoothness, shape_smoothness: weights of its prior along the angle and along the thickness.
-        relative_change: prior of the per-image model on changes between images.
+        frame_width: degrees with one thickness of the per-image model; None: an image.
+        relative_change: prior of the per-image model on changes between images or frames.
         tilt_correction: whether the crystal is a plate whose thickness grows as it is tilted
             (``TiltedPlate``).
 
@@ -52,6 +53,7 @@ class ThicknessOptions:
     resolution: float = 10.0
     smoothness: float = 3.0
     shape_smoothness: float = 1e4
+    frame_width: float | None = None
     relative_change: float = 0.2
     tilt_correction: bool = False
 
@@ -152,7 +154,8 @@ def thickness_model(
             seed=seed,
         )
     if options.model == "per_image":
-        return PerImageThickness(mean, phi_ranges, image_width, options.relative_change)
+        widths = image_width if options.frame_width is None else options.frame_width
+        return PerImageThickness(mean, phi_ranges, widths, options.relative_change)
     if options.model not in _RIGID:
         raise ValueError(f"there is no thickness model {options.model!r}")
     if not options.tilt_correction:

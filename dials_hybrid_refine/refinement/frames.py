@@ -72,6 +72,10 @@ class FrameFilter:
     rsg: float = 0.66
     dsg: float = 0.0015
 
+    def keeps(self, errors: NDArray[np.float64], reach: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Which reflections count, shape (n,), given |S| and dS, shape (n,), in 1/Angstrom."""
+        return (errors < self.rsg * reach) & (reach - errors > self.dsg)
+
 
 def regular_frames(
     phi_ranges: Sequence[tuple[float, float]], semi_angle: float, step: float
@@ -167,7 +171,7 @@ def frame_members(
             )[:, 0]
             motion = np.cross(scan.rotation_axes(np.array([middle])), hkl @ basis[0].T)
             reach = np.linalg.norm(motion, axis=1) * np.radians(half)
-            inside = (errors < limits.rsg * reach) & (reach - errors > limits.dsg)
+            inside = limits.keeps(errors, reach)
             if frames.apart[k]:
                 inside &= np.abs(starts - (middle - half)) < _SAME_ANGLE
                 inside &= np.abs(ends - (middle + half)) < _SAME_ANGLE

@@ -282,8 +282,9 @@ def _sampling(
             )
     # a block has one thickness
     is_per_image = options.thickness.model == "per_image"
+    width = options.thickness.frame_width or min(scan.image_width for scan in scans)
     return {
-        "block_width": min(scan.image_width for scan in scans) if is_per_image else None,
+        "block_width": width if is_per_image else None,
         "tilts_per_window": steps,
     }
 

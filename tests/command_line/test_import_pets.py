@@ -63,6 +63,19 @@ def test_window(text):
     assert (widths[1] < widths[0] + 1e-9).all() and widths[1].mean() < 0.5 * widths[0].mean()
 
 
+def test_intensities_of_frames(text, capsys):
+    """With one limit given the other has its usual value."""
+    counts = []
+    for limits in ([], ["frames.rsg=0.66"], ["frames.rsg=0.66", "frames.dsg=0.0015"]):
+        run(text, "intensities=frames", *limits)
+        _, table = load()
+        assert np.ptp(np.array(table["phi_end"] - table["phi_start"])) < 1e-9
+        counts.append(len(table))
+    assert counts[0] == text.count("\n") - text[: text.index(" 10.00 ")].count("\n")
+    assert counts[0] > counts[1] == counts[2] > 0
+    assert "side by side" in capsys.readouterr().out
+
+
 def test_dials_show(text):
     dials_show = shutil.which("dials.show")
     if dials_show is None:

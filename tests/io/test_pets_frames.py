@@ -18,9 +18,9 @@ from dials_hybrid_refine.io.reflections import ReflectionFilter, read_observatio
 from dials_hybrid_refine.refinement.frames import FrameFilter, choose_frames, frame_members
 
 
-def imported(path) -> tuple[PetsData, ImportedPets]:
+def imported(path, **choices) -> tuple[PetsData, ImportedPets]:
     data = read_pets(str(path))
-    return data, import_pets(data, 0.01, "some identifier")
+    return data, import_pets(data, 0.01, "some identifier", **choices)
 
 
 def made_up(tmp_path, **options):
@@ -123,6 +123,33 @@ def test_intensities_of_ranges_belong_to_their_frames(tmp_path):
         assert len(index) and (number[index] == k + 1).all()
     with pytest.raises(ValueError, match="frames.semi_angle"):
         choose_frames(frames, [(-7.0, 7.0)], semi_angle=2.0)
+
+
+def test_repeated_intensities_as_those_of_frames(shared):
+    """For comparison: just the rows that frame-wise programs take, each in its frame."""
+    limits = FrameFilter(0.9)
+    data, result = imported(
+        shared / "paper/quartz/experimental.cif_pets", intensities="frames", limits=limits
+    )
+    table = result.reflections
+    number = np.array(table["pets_frame"].as_numpy_array())
+    hkl = np.array(table["miller_index"].as_vec3_double(), dtype=int)
+    index = {int(n): i for i, n in enumerate(data.frames.number)}
+    found = [(*h, index[n]) for h, n in zip(hkl.tolist(), number.tolist())]
+    assert len(set(found)) == len(found) and set(found) == listed_rows(data, limits)
+    assert np.unique(np.array(table["pets_n_frames"])).tolist() == [1]
+    assert any("count in each of them" in warning for warning in result.warnings)
+    observations, members, _ = members_of(result, limits, ALL)
+    assert sum(map(len, members)) == len(observations) == len(found)
+
+
+def test_ranges_of_frames_as_whole_passages(tmp_path):
+    """Rows that state different intensities stay measurements of their own."""
+    data, whole = made_up(tmp_path, repeated=False)
+    _, forced = imported(tmp_path / "data.cif_pets", intensities="whole_passages")
+    assert len(forced.reflections) == len(whole.reflections) == len(data.hkl)
+    assert not pets_frames(forced.reflections).apart.any()
+    assert any("each counts as a measurement" in warning for warning in forced.warnings)
 
 
 def test_other_tables_have_no_frames(tmp_path):

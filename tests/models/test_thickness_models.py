@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from dials_hybrid_refine.models.choose import ThicknessOptions, thickness_model
 from dials_hybrid_refine.models.thickness.base import ThicknessDistribution
 from dials_hybrid_refine.models.thickness.constant import ConstantThickness
 from dials_hybrid_refine.models.thickness.neural import NeuralThickness
@@ -146,6 +147,19 @@ def test_thickness_of_each_image() -> None:
     assert model.prior_residuals().shape == (9,)
     expected = np.diff(np.log(100 + 10 * np.arange(10))) / 0.2
     np.testing.assert_allclose(model.prior_residuals().detach(), expected, rtol=1e-6)
+
+
+def test_frames_with_a_thickness_of_their_own_fill_the_scan() -> None:
+    options = ThicknessOptions(model="per_image", frame_width=1.5)
+    model = thickness_model(options, NODES, START, [(-5.0, 5.0)], [0.25], seed=0)
+    assert isinstance(model, PerImageThickness)
+    assert model.log_thickness.shape == (1, 7)
+    with torch.no_grad():
+        model.log_thickness.copy_(torch.log(torch.arange(100.0, 800.0, 100.0))[None])
+    # the third of seven begins at -5 + 2 * 10 / 7 = -2.143
+    phi = torch.tensor([-2.15, -2.14, 5.0], dtype=torch.float64)
+    found = model(torch.zeros(3, dtype=torch.int64), phi).thickness.ravel()
+    assert found.tolist() == pytest.approx([200, 300, 700])
 
 
 def test_empty_thick_nodes_can_be_dropped() -> None:

@@ -1,4 +1,4 @@
-"""A free thickness for each image."""
+"""A free thickness for each image or frame."""
 
 from __future__ import annotations
 
@@ -35,15 +35,18 @@ class PerImageThickness(ThicknessModel):
         Args:
             thickness: starting value in Angstrom, one or one for each experiment.
             phi_ranges: first and last angle of each experiment in degrees.
-            image_width: rotation per image in degrees, one or one for each experiment.
+            image_width: degrees of rotation with one thickness, one or one for each experiment;
+                changed a little so that these fill the scan.
             relative_change: prior standard deviation of the relative change between images.
         """
         super().__init__()
         self._relative_change = relative_change
         n_experiments = len(phi_ranges)
-        widths = np.broadcast_to(np.asarray(image_width, dtype=float), (n_experiments,))
-        self.register_buffer("widths", torch.tensor(widths.tolist(), dtype=torch.float64))
-        counts = [max(1, round((last - first) / w)) for (first, last), w in zip(phi_ranges, widths)]
+        wanted = np.broadcast_to(np.asarray(image_width, dtype=float), (n_experiments,))
+        lengths = [last - first for first, last in phi_ranges]
+        counts = [max(1, round(length / w)) for length, w in zip(lengths, wanted)]
+        widths = [length / count for length, count in zip(lengths, counts)]
+        self.register_buffer("widths", torch.tensor(widths, dtype=torch.float64))
         starts = torch.tensor([first for first, _ in phi_ranges], dtype=torch.float64)
         self.register_buffer("starts", starts)
         each = each_logarithm(thickness, n_experiments)
