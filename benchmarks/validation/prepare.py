@@ -84,7 +84,7 @@ def prepare(row: Row, folder: Path, paper: Path, run: Program) -> Prepared:
     if data.simulation is not None:
         thickness = _simulate(data, data.simulation, truth, folder, paper, run)
     elif data.pets is not None:
-        _import(paper / data.pets, "data", run)
+        _import(paper / data.pets, "data", run, data.import_arguments)
     else:
         for path in _quartz_processed():
             shutil.copyfile(path, folder / f"data{path.suffix}")
@@ -101,9 +101,9 @@ def _write(structure: xray.structure, path: Path) -> None:
         structure.as_cif_simple(out=stream)
 
 
-def _import(source: Path, name: str, run: Program) -> None:
+def _import(source: Path, name: str, run: Program, arguments: tuple[str, ...] = ()) -> None:
     outputs = [f"output.experiments={name}.expt", f"output.reflections={name}.refl"]
-    run("import_pets", [str(source.resolve()), *outputs])
+    run("import_pets", [str(source.resolve()), *outputs, *arguments])
 
 
 def _simulate(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 #: seeds of the held-out split and of the network
@@ -51,6 +51,7 @@ class Dataset:
             (None: the scan that the package ships); None for measured data: those of dials_data.
         simulation: None where intensities are not our own.
         arguments: of dials.hybrid_refine, for all rows of the data.
+        import_arguments: of dials.import_pets.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Dataset:
     pets: str | None = None
     simulation: Simulation | None = None
     arguments: tuple[str, ...] = ()
+    import_arguments: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -164,6 +166,20 @@ _MEASURED = (
         arguments=("frames.rsg=0.66", "beams.g_max=2.3", "beams.s_max=0.02"),
     ),
 )
+#: degrees along the scan that a frame has to itself, by crystal: three semi-angles
+_FRAME_WIDTH = {"quartz": 3.0, "cspbbr3": 4.5}
+#: treated as programs do that work frame by frame: each frame's own intensities, orientation and scale, all
+#: reflections that pass their filter
+_FRAME_BY_FRAME = tuple(
+    replace(
+        data,
+        name=f"{data.name}-frames",
+        arguments=(*data.arguments, "held_out.fraction=0", "weighting.max_rejected=0"),
+        import_arguments=("intensities=frames", data.arguments[0]),
+    )
+    for data in _MEASURED
+    if data.pets is not None
+)
 _MEASURED_START = {
     "quartz": Start("kinematical", "kinematical.cif"),
     "cspbbr3": Start("reference", "reference.cif"),
@@ -196,8 +212,6 @@ def _variants(crystal: str) -> dict[str, tuple[str, ...]]:
     per_frame = ("orientation.model=per_frame",)
     variants["neural+per_frame"] = per_frame
     variants[f"neural+per_frame{_ALL}"] = per_frame
-    free = ("thickness.model=per_image", "thickness.frame_width=1")
-    variants[f"per_image+per_frame{_ALL}"] = (*free, *per_frame)
     if crystal == "cspbbr3":
         for kind in ("proportional", "tabulated"):
             absorption = (f"absorption.model={kind}",)
@@ -231,9 +245,30 @@ def _measured_rows() -> list[Row]:
     return rows
 
 
+def _frame_by_frame_rows() -> list[Row]:
+    rows = []
+    for data in _FRAME_BY_FRAME:
+        width = _FRAME_WIDTH[data.crystal]
+        free = ("orientation.model=per_frame", f"orientation.frame_width={width:g}")
+        variants = {
+            "neural": (),
+            "neural+per_frame": free,
+            "per_image+per_frame": (
+                "thickness.model=per_image",
+                f"thickness.frame_width={width:g}",
+                *free,
+            ),
+        }
+        if data.crystal == "cspbbr3":
+            variants["neural+tabulated+per_frame"] = ("absorption.model=tabulated", *free)
+        start = _MEASURED_START[data.crystal]
+        rows += [Row(data, start, name, arguments) for name, arguments in variants.items()]
+    return rows
+
+
 def all_rows() -> list[Row]:
     """Every row, those that answer most first."""
-    return _synthetic_rows() + _simulated_rows() + _measured_rows()
+    return _synthetic_rows() + _simulated_rows() + _measured_rows() + _frame_by_frame_rows()
 
 
 def select(rows: list[Row], patterns: list[str], quick: bool) -> list[Row]:

@@ -41,6 +41,11 @@ Medians (and ranges) over seeds: each has its own held-out reflections and its o
 "frames" holds out stretches of the scan. "held out less neural" compares held-out R_obs seed by seed: the same reflections held
 out, with the neural model; above zero that is better. Distances are those from the structures that X-rays gave (quartz:
 Levien, Prewitt & Weidner 1980; CsPbBr3: the reference of the paper), which need not be the truth for these crystals.
+
+Variants that end with "all" hold out nothing. Neither do the data sets that end with "frames", nor do they reject outliers: they are
+treated as by programs that work frame by frame (`dials.import_pets intensities=frames` with the limits of the published
+refinements), each frame listing what it sees of a passage, a reflection once in each frame. Their R_obs is by our definition, "frames R_obs"
+by that of those programs, on "frames observed" rows; "less rejected" is that mean without rejected reflections.
 """
 
 _DEFINITIONS = """## Definitions
