@@ -114,8 +114,14 @@ class Refinement:
         """What this and earlier runs have done."""
         return self._controls.journal
 
-    def with_data(self, data: Dataset) -> Refinement:
-        """The same with other observations, of which none is rejected yet."""
+    def with_data(
+        self, data: Dataset, derivatives: Callable[[float], BeamSelection] | None = None
+    ) -> Refinement:
+        """The same with other observations, of which none is rejected yet.
+
+        Args:
+            derivatives: another calculation of the structure's derivatives, or None.
+        """
         other = Refinement(
             data,
             self.state.model,
@@ -125,7 +131,7 @@ class Refinement:
             self._schedule,
             self._controls,
             self.state.spread,
-            self._derivatives,
+            derivatives or self._derivatives,
         )
         other._damping = self._damping
         none = np.zeros(len(data.observations), dtype=bool)
@@ -166,11 +172,15 @@ class Refinement:
         """The data, or the sample of them, that it refines against."""
         return self._data
 
-    def stage(self, selection: BeamSelection, most: int, name: str) -> None:
+    def stage(
+        self, selection: BeamSelection, most: int, name: str, tolerance: float | None = None
+    ) -> None:
         """Levenberg-Marquardt on the way to the last cycles, at most so many steps.
 
         Args:
             selection: a coarse calculation, or the full one of a sample of the data.
+            tolerance: it ends when a step lowers the loss by less than this share; None:
+                ``Schedule.coarse_tolerance``.
 
         Raises:
             ArithmeticError, torch.linalg.LinAlgError: if numbers break down before there is any result.
@@ -182,7 +192,8 @@ class Refinement:
                 self._take_over(done, selection)
             return
         n_before = len(self.state.history)
-        descent = self._descend(selection, name, most, self._schedule.coarse_tolerance, 1.0)
+        least = self._schedule.coarse_tolerance if tolerance is None else tolerance
+        descent = self._descend(selection, name, most, least, 1.0)
         if descent is None:
             return
         self._release()

@@ -1,0 +1,148 @@
+"""Atoms 0.35 Angstrom away, whose own neighbourhood at full resolution holds other minima."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+
+import numpy as np
+import pytest
+import torch
+from examples import crossing_reflections, make_scan, quartz_structure
+from numpy.typing import NDArray
+
+from cctbx import xray
+
+from dials_hybrid_refine.diffraction.beams import BeamSelection
+from dials_hybrid_refine.diffraction.observations import Observations
+from dials_hybrid_refine.diffraction.propagation_settings import PropagationSettings
+from dials_hybrid_refine.diffraction.scan import ScanGeometry
+from dials_hybrid_refine.models.choose import ThicknessOptions
+from dials_hybrid_refine.models.hybrid import HybridModel
+from dials_hybrid_refine.models.orientation.smooth import SmoothOrientation
+from dials_hybrid_refine.models.simulate import simulate_intensities
+from dials_hybrid_refine.models.structure import RefinedParameters, StructureModel
+from dials_hybrid_refine.models.thickness.constant import ConstantThickness
+from dials_hybrid_refine.models.thickness.given import GivenThickness
+from dials_hybrid_refine.refinement.dataset import Dataset
+from dials_hybrid_refine.refinement.low_resolution import approach_structure, interplanar_spacings
+from dials_hybrid_refine.refinement.options import BeamOptions, RefinementOptions
+from dials_hybrid_refine.refinement.program import run_refinement
+from dials_hybrid_refine.refinement.refine import Refinement
+from dials_hybrid_refine.refinement.schedule import Controls, Schedule
+from dials_hybrid_refine.refinement.settings import coarse_selection
+from dials_hybrid_refine.refinement.shifts import structure_vector
+from dials_hybrid_refine.refinement.weights import Weighting
+
+G_MAX = 1.7
+ONE_THREAD = PropagationSettings(n_threads=1)
+
+
+@lru_cache(maxsize=None)
+def simulated() -> tuple[ScanGeometry, Observations]:
+    """Quartz of 400 Angstrom, 20 degrees, noise of 3 % and 0.5 % of the mean."""
+    scan = make_scan(quartz_structure(), -10, 10)
+    observations = crossing_reflections(scan, G_MAX, 0.006)
+    intensity = simulate_intensities(
+        scan,
+        observations,
+        quartz_structure(),
+        GivenThickness([400.0], 40.0, scan.phi_range),
+        None,
+        BeamSelection(G_MAX, 0.012, 0.07),
+        ONE_THREAD,
+    )
+    intensity *= 1e5 / intensity.mean()
+    sigma = 0.03 * intensity + 500
+    noise = sigma * np.random.default_rng(0).normal(size=len(sigma))
+    return scan, replace(observations, intensity=intensity + noise, sigma=sigma)
+
+
+def displaced(seed: int) -> xray.structure:
+    """Quartz with silicon and oxygen moved by 0.35 Angstrom, where the symmetry lets them."""
+    structure, rng = quartz_structure(), np.random.default_rng(seed)
+    for scatterer in structure.scatterers():
+        step = rng.normal(size=3)
+        step *= 0.35 / np.linalg.norm(step)
+        shift = structure.unit_cell().fractionalize(tuple(step))
+        scatterer.site = tuple(np.array(scatterer.site) + shift)
+    structure.apply_symmetry_sites()
+    return structure
+
+
+def distances(found: xray.structure) -> NDArray[np.float64]:
+    """From the true sites, in Angstrom."""
+    cell = found.unit_cell()
+    pairs = zip(found.scatterers(), quartz_structure().scatterers())
+    return np.array([cell.distance(one.site, true.site) for one, true in pairs])
+
+
+def refinement_of(data: Dataset) -> Refinement:
+    """From displaced atoms, with one thickness."""
+    model = HybridModel(
+        StructureModel(displaced(1), RefinedParameters()),
+        ConstantThickness(400.0),
+        SmoothOrientation([scan.phi_range for scan in data.scans]),
+    )
+    return Refinement(
+        data,
+        model,
+        ONE_THREAD,
+        Weighting(),
+        0.05,
+        Schedule(),
+        Controls(),
+        10.0,
+        lambda thickness: coarse_selection(G_MAX, thickness),
+    )
+
+
+def test_atoms_come_home() -> None:
+    """At full resolution alone they stay where they are (0.116 and 0.318 Angstrom away, R_obs 0.57)."""
+    scan, observations = simulated()
+    start = displaced(1)
+    assert distances(start) == pytest.approx([0.127, 0.35], abs=0.001)
+    stages: list[str] = []
+    options = RefinementOptions(
+        thickness=ThicknessOptions(model="constant"),
+        beams=BeamOptions(g_max=G_MAX, s_max=0.012, tilt_step=0.08),
+        schedule=Schedule(cycles=1, steps_per_cycle=5),
+        propagation=ONE_THREAD,
+    )
+    controls = Controls(lambda step: stages.append(step.stage))
+    result = run_refinement([scan], observations, start, options, controls)
+    assert "d > 0.8" in stages
+    assert distances(result.structure).max() < 0.01
+    assert result.statistics.used.r_obs == pytest.approx(0.018, abs=0.005)
+
+
+def test_only_structure_and_thickness_move() -> None:
+    scan, observations = simulated()
+    data = Dataset([scan], observations, np.zeros(len(observations), dtype=bool))
+    refinement = refinement_of(data)
+    model = refinement.state.model
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert approach_structure(refinement, data, lambda t: coarse_selection(G_MAX, t), (0.8,))
+    moved = {n for n, v in model.state_dict().items() if not torch.equal(v, before[n])}
+    assert moved == {"structure.shifts", "thickness.log_thickness"}
+    assert all(parameter.requires_grad for parameter in model.orientation.parameters())
+    assert {step.stage for step in refinement.state.history} == {"d > 0.8"}
+
+
+def test_too_few_reflections_are_left_alone() -> None:
+    scan, observations = simulated()
+    few = np.arange(len(observations)) < 70
+    data = Dataset([scan], observations.select(few), np.zeros(70, dtype=bool))
+    refinement = refinement_of(data)
+    before = structure_vector(refinement.state.model)
+    assert not approach_structure(refinement, data, lambda t: coarse_selection(G_MAX, t), (0.8,))
+    np.testing.assert_array_equal(structure_vector(refinement.state.model), before)
+    assert not refinement.state.history
+
+
+def test_spacings_are_those_of_the_cell() -> None:
+    scan, observations = simulated()
+    data = Dataset([scan], observations, np.zeros(len(observations), dtype=bool))
+    cell = quartz_structure().unit_cell()
+    expected = [cell.d(tuple(map(int, h))) for h in observations.hkl]
+    np.testing.assert_allclose(interplanar_spacings(data), expected, rtol=1e-6)
