@@ -88,12 +88,23 @@ def clearly_better(fit: Fit, other: Fit) -> float | None:
 
 def is_poor(r_obs: float | None, intensity: _Array, sigma: _Array) -> bool:
     """Whether a fit deserves a question; arrays (n,) of the observed reflections."""
-    if r_obs is None:
-        return False
+    return r_obs is not None and r_obs > max(POOR_R_OBS, _NOISE_FACTOR * noise(intensity, sigma))
+
+
+def noise(intensity: _Array, sigma: _Array) -> float:
+    """The R_obs that sigmas alone would give; arrays (n,) of the observed reflections."""
     f, sigma_f = amplitudes(intensity, sigma)
     # mean deviation of a normal distribution: sqrt(2/pi) sigma
-    expected = (2 / np.pi) ** 0.5 * sigma_f.sum() / f.sum() if f.sum() > 0 else 0.0
-    return bool(r_obs > max(POOR_R_OBS, _NOISE_FACTOR * expected))
+    return float((2 / np.pi) ** 0.5 * sigma_f.sum() / f.sum()) if f.sum() > 0 else 0.0
+
+
+def poor_fit(r_obs: float, intensity: _Array, sigma: _Array) -> str:
+    """A sentence about a fit that ``is_poor``."""
+    return (
+        f"the fit is poor: R_obs is {r_obs:.3f}, and noise would give {noise(intensity, sigma):.3f}. Atoms, "
+        "thickness or orientation may be in a false minimum, or the model lacks something; the standard "
+        "uncertainties know nothing of that"
+    )
 
 
 class Diagnosis:

@@ -36,7 +36,7 @@ from dials_hybrid_refine.refinement.convergence import (
 )
 from dials_hybrid_refine.refinement.crystal_fit import crystal_warnings, exclude_bad
 from dials_hybrid_refine.refinement.dataset import Dataset, check_memory
-from dials_hybrid_refine.refinement.diagnosis import Diagnosis, is_poor
+from dials_hybrid_refine.refinement.diagnosis import Diagnosis, is_poor, poor_fit
 from dials_hybrid_refine.refinement.frames import Frames, choose_frames
 from dials_hybrid_refine.refinement.held_out import (
     choose_held_out,
@@ -250,15 +250,14 @@ def _questions(
     observations = result.observations
     observed = used & (observations.intensity > OBSERVED_LIMIT * observations.sigma)
     intensity, sigma = observations.intensity[observed], observations.sigma[observed]
-    if result.status == "interrupted" or not is_poor(
-        result.statistics.used.r_obs, intensity, sigma
-    ):
+    r_obs = result.statistics.used.r_obs
+    if r_obs is None or result.status == "interrupted" or not is_poor(r_obs, intensity, sigma):
         return ()
     logger.info("The fit is poor: trying other hands, settings, thicknesses, cells and absorption")
     thickness = float(result.profiles.thickness_mean.mean())
     rejected = refinement.state.rejected
     diagnosis = Diagnosis(data, refinement.state.model, start, options, coarse, thickness, rejected)
-    return tuple(diagnosis.sentences())
+    return (poor_fit(r_obs, intensity, sigma), *diagnosis.sentences())
 
 
 def _sampling(
