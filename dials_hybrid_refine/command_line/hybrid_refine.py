@@ -72,10 +72,10 @@ from dials_hybrid_refine.io.effect_plugins import (
 from dials_hybrid_refine.io.refine_phil import REFINE_PHIL
 from dials_hybrid_refine.io.run_lock import sole_writer
 from dials_hybrid_refine.models.effects import EffectContext
+from dials_hybrid_refine.refinement.first_steps import STEPS_BEFORE_RESCAN
 from dials_hybrid_refine.refinement.program import run_refinement
 from dials_hybrid_refine.refinement.result import Result
 from dials_hybrid_refine.refinement.schedule import Controls
-from dials_hybrid_refine.refinement.thickness_course import STEPS_BEFORE_RESCAN
 from dials_hybrid_refine.report.log_result import log_result
 from dials_hybrid_refine.report.progress import show_iterations, stop_on_signal
 

@@ -37,6 +37,7 @@ from dials_hybrid_refine.refinement.convergence import (
 from dials_hybrid_refine.refinement.crystal_fit import crystal_warnings, exclude_bad
 from dials_hybrid_refine.refinement.dataset import Dataset, check_memory
 from dials_hybrid_refine.refinement.diagnosis import Diagnosis, is_poor, poor_fit
+from dials_hybrid_refine.refinement.first_steps import coarse_start, least_chi_square
 from dials_hybrid_refine.refinement.frames import Frames, choose_frames
 from dials_hybrid_refine.refinement.held_out import (
     choose_held_out,
@@ -59,8 +60,6 @@ from dials_hybrid_refine.refinement.statistics import OBSERVED_LIMIT
 from dials_hybrid_refine.refinement.summarise import summarise
 from dials_hybrid_refine.refinement.thickness_course import (
     coarse_end,
-    coarse_start,
-    least_chi_square,
     remembered_scan,
     trim_thickness,
 )
