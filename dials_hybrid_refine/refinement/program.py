@@ -54,6 +54,7 @@ from dials_hybrid_refine.refinement.result import Result
 from dials_hybrid_refine.refinement.schedule import Controls
 from dials_hybrid_refine.refinement.settings import (
     coarse_selection,
+    derivative_selection,
     fine_selection,
 )
 from dials_hybrid_refine.refinement.statistics import OBSERVED_LIMIT
@@ -146,6 +147,9 @@ def run_refinement(
     def coarse(thickness: float) -> BeamSelection:
         return replace(coarse_selection(g_data, thickness), **sampling)
 
+    def derivatives(thickness: float) -> BeamSelection:
+        return replace(derivative_selection(g_data, thickness), **sampling)
+
     sample = data.sample(_COARSE_REFLECTIONS)
     if sample is not data:
         logger.info(
@@ -180,7 +184,7 @@ def run_refinement(
         options.schedule,
         controls,
         spread,
-        coarse,
+        derivatives,
     )
     setup_seconds = time.monotonic() - started
     convergence: list[ConvergenceRow] = []

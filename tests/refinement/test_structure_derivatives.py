@@ -1,4 +1,4 @@
-"""Derivatives with respect to the structure come from fewer tilts: are s.u. good nevertheless?"""
+"""Derivatives with respect to the structure come from fewer tilts and beams: are s.u. good nevertheless?"""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ from dials_hybrid_refine.models.thickness.constant import ConstantThickness
 from dials_hybrid_refine.refinement.convergence import integrated_intensities
 from dials_hybrid_refine.refinement.dataset import Dataset, build_simulator
 from dials_hybrid_refine.refinement.objective import Objective
-from dials_hybrid_refine.refinement.settings import coarse_selection, exact_tilt_step
+from dials_hybrid_refine.refinement.settings import (
+    coarse_selection,
+    derivative_selection,
+    exact_tilt_step,
+)
 
 G_MAX = 1.6
 ONE_THREAD = PropagationSettings(n_threads=1)
@@ -35,8 +39,9 @@ def test_uncertainties_of_the_structure_do_not_suffer(thickness: float) -> None:
         ConstantThickness(thickness, 1),
         SmoothOrientation([scan.phi_range]),
     )
-    coarse = coarse_selection(G_MAX, thickness)
-    exact = replace(coarse, tilt_step=exact_tilt_step(G_MAX, 1.2 * thickness))
+    exact = replace(
+        coarse_selection(G_MAX, thickness), tilt_step=exact_tilt_step(G_MAX, 1.2 * thickness)
+    )
     data = Dataset([scan], observations, np.zeros(len(observations), dtype=bool))
     intensity = integrated_intensities(data, model, exact, ONE_THREAD)
     observations = replace(observations, intensity=intensity / intensity.mean())
@@ -47,6 +52,7 @@ def test_uncertainties_of_the_structure_do_not_suffer(thickness: float) -> None:
         columns = Objective(model, simulator, observations, ones, 0.05).structure_columns()
         return columns.T @ columns
 
-    found, right = normal_matrix(coarse), normal_matrix(exact)
+    found, right = normal_matrix(derivative_selection(G_MAX, thickness)), normal_matrix(exact)
     ratios = torch.linalg.eigvals(torch.linalg.solve(right, found)).real
-    assert ratios.min() > 0.85 and ratios.max() < 1.2
+    # s.u. of the combination that suffers most: within 15 %
+    assert ratios.min() > 0.74 and ratios.max() < 1.32
