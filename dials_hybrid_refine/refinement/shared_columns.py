@@ -18,8 +18,8 @@ _SHIFTS = "structure.shifts"
 #: relative change of the mean thickness up to which columns serve on
 _HARDLY_THICKER = 0.02
 #: change of a structural parameter (``StructureModel``: 1 moves an atom by about 0.1 Angstrom) up to which columns serve on:
-#: 0.005 Angstrom turn the phases of reflections at 2 1/Angstrom by 4 degrees
-_HARDLY_MOVED = 0.05
+#: 0.015 Angstrom turn the phases of reflections at 2 1/Angstrom by 11 degrees
+_HARDLY_MOVED = 0.15
 
 
 class SharedColumns:

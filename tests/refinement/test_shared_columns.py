@@ -18,13 +18,13 @@ from dials_hybrid_refine.refinement.shared_columns import SharedColumns
 
 @pytest.mark.parametrize(
     ("shift", "thickness", "is_new"),
-    [(0.04, 505.0, False), (0.06, 505.0, True), (0.04, 515.0, True)],
+    [(0.14, 505.0, False), (0.16, 505.0, True), (0.14, 515.0, True)],
     ids=["hardly changed", "atoms moved", "thicker"],
 )
 def test_columns_are_made_anew_where_they_differ(
     shift: float, thickness: float, is_new: bool
 ) -> None:
-    """0.005 Angstrom are a shift of 0.05, and 2 % of 500 Angstrom 10; both only after they have served."""
+    """0.015 Angstrom are a shift of 0.15, and 2 % of 500 Angstrom 10; both only after they have served."""
     model = HybridModel(
         StructureModel(quartz_structure(), OPTIONS.structure),
         ConstantThickness(500.0, 1),
