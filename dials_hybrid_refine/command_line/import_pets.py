@@ -72,11 +72,12 @@ frames {
     .type = float(value_min=0)
     .help = "With intensities of frames: reflections are left out whose excitation error S in the"
             "middle of the frame is not below rsg times dS, by which it changes until the end of"
-            "the frame. None: 0.66 if dsg is given, else all are taken."
+            "the frame. None: 0.66 where frames repeat intensities or dsg is given, else all"
+            "are taken."
   dsg = None
     .type = float(value_min=0)
     .help = "With intensities of frames: and those of which dS - |S| is not above dsg (1/Angstrom)."
-            "None: 0.0015 if rsg is given."
+            "None: 0.0015 wherever rsg applies."
 }
 window {
   excitation_error = 0.01

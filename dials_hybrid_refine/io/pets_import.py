@@ -77,7 +77,8 @@ def import_pets(
             "UB": that of the orientation matrix.
         intensities: "whole_passages", "frames" (of the range of rotation of the frame that lists
             them), or "auto": what neighbouring frames say.
-        limits: which rows are taken where intensities are those of frames; None: all.
+        limits: which rows are taken where intensities are those of frames; None: all, or, where frames
+            repeat intensities, those of the usual limits.
 
     Raises:
         ValueError: if the file contradicts itself, no reflection can be used, or limits are given for whole
@@ -101,6 +102,9 @@ def import_pets(
             )
         sweep, observations, said = _passages(data, pairs, axis, excitation_error)
     else:
+        if pairs.whole_passages and limits is None:
+            # frames list reflections that pass far outside of their range
+            limits = FrameFilter()
         sweep, observations, said = _frames(data, pairs, axis, limits)
     messages += said
     if observations.no_passage:
@@ -249,7 +253,7 @@ def _frames(
 ) -> tuple[Sweep, PetsObservations, list[str]]:
     sweep = separate_frames(data.frames, data.setting, axis)
     observations = ranges_of_frames(data, sweep, limits)
-    if not len(observations):
+    if limits is not None and not len(observations):
         raise ValueError(
             "no reflection is within frames.rsg and frames.dsg: raise frames.rsg or lower frames.dsg"
         )

@@ -64,15 +64,14 @@ def test_window(text):
 
 
 def test_intensities_of_frames(text, capsys):
-    """With one limit given the other has its usual value."""
+    """The limits have their usual values unless they are given."""
     counts = []
-    for limits in ([], ["frames.rsg=0.66"], ["frames.rsg=0.66", "frames.dsg=0.0015"]):
+    for limits in (["frames.rsg=1"], [], ["frames.dsg=0.0015"], ["frames.rsg=0.66"]):
         run(text, "intensities=frames", *limits)
         _, table = load()
         assert np.ptp(np.array(table["phi_end"] - table["phi_start"])) < 1e-9
         counts.append(len(table))
-    assert counts[0] == text.count("\n") - text[: text.index(" 10.00 ")].count("\n")
-    assert counts[0] > counts[1] == counts[2] > 0
+    assert counts[0] > counts[1] == counts[2] == counts[3] > 0
     assert "side by side" in capsys.readouterr().out
 
 
