@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from dials_hybrid_refine.diffraction.beams import BeamSelection
 from dials_hybrid_refine.refinement.dataset import Dataset
-from dials_hybrid_refine.refinement.low_resolution import WAYS, approach_structure
+from dials_hybrid_refine.refinement.low_resolution import approach_structure, usable_ways
 from dials_hybrid_refine.refinement.options import RefinementOptions
 from dials_hybrid_refine.refinement.refine import Refinement
 from dials_hybrid_refine.refinement.thickness_course import (
@@ -75,8 +75,10 @@ def coarse_start(
         if state.status == "interrupted":
             return start
     if trials.best is not None and trials.best.is_poor:
-        logger.info("The atoms seem far from where they belong: trying low resolution first")
-        for way, start in itertools.product(WAYS, starts):
+        ways = usable_ways(data, model.structure.n_parameters)
+        if ways:
+            logger.info("The atoms seem far from where they belong: trying low resolution first")
+        for way, start in itertools.product(ways, starts):
             if trials.best.is_poor:
                 trials.from_low_resolution(start, way)
             if state.status == "interrupted":
@@ -162,8 +164,8 @@ class _Trials:
         one = replace(self._options.thickness, model="constant", tilt_correction=False)
         model = self._refinement.state.model
         set_thickness(model, self._data, replace(self._options, thickness=one), start)
-        enough = approach_structure(self._refinement, self._data, self._coarse, way)
-        if not enough or self._refinement.state.status == "interrupted":
+        approach_structure(self._refinement, self._data, self._coarse, way)
+        if self._refinement.state.status == "interrupted":
             return
         scans = self._scan()
         # steps at full resolution do not help atoms that fit no better

@@ -8,6 +8,7 @@ the orientation stays as it is.
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,14 +25,26 @@ from dials_hybrid_refine.refinement.settings import coarse_selection
 
 logger = logging.getLogger("dials.hybrid_refine.low_resolution")
 
-#: d in Angstrom of the reflections, one after the other: ways to be tried. Of three sets of atoms of quartz 0.3 Angstrom away
-#: each brought home two, and they all three.
-WAYS = ((1.0, 0.8), (0.8,))
+#: d in Angstrom of the reflections, one after the other: ways to be tried. The first brought atoms of quartz near home in three of three
+#: cases 0.3 Angstrom away. A simulation with too few reflections for it came home by the second in two of three cases, 0.35 Angstrom away.
+_WAYS = ((1.0, 0.8), (0.8,))
 #: reflections for each parameter of the structure, at least
-_FEWEST_REFLECTIONS = 5
+_FEWEST = 5
 #: steps at each resolution at most, and the share of the loss that a step gains at least: where atoms leave one
 #: minimum for another the loss hardly falls for some steps
 _STEPS, _TOLERANCE = 25, 5e-4
+
+
+def usable_ways(data: Dataset, n_parameters: int) -> list[tuple[float, ...]]:
+    """Ways of ``approach_structure`` for which there are enough reflections, each once.
+
+    Args:
+        n_parameters: of the structure.
+    """
+    spacings = interplanar_spacings(data)[~data.held_out]
+    enough = {d for d in itertools.chain(*_WAYS) if (spacings >= d).sum() >= _FEWEST * n_parameters}
+    ways = [tuple(d for d in way if d in enough) for way in _WAYS]
+    return [way for way in dict.fromkeys(ways) if way]
 
 
 def approach_structure(
@@ -39,8 +52,8 @@ def approach_structure(
     data: Dataset,
     coarse: Callable[[float], BeamSelection],
     way: Sequence[float],
-) -> bool:
-    """Refine the structure at low resolution, with the orientation as it is; whether there were enough data.
+) -> None:
+    """Refine the structure at low resolution, with the orientation as it is.
 
     Args:
         refinement: its model, whose thickness is the same at all angles, is left with the atoms found, or as
@@ -49,10 +62,8 @@ def approach_structure(
         way: d of the reflections in Angstrom, one after the other.
     """
     model, spacings = refinement.state.model, interplanar_spacings(data)
-    fewest = _FEWEST_REFLECTIONS * model.structure.n_parameters
-    resolutions = [d for d in way if (~data.held_out[spacings >= d]).sum() >= fewest]
     with _kept_as_it_is(model.orientation):
-        for d_min in resolutions:
+        for d_min in way:
 
             def selection(thickness: float, d_min: float = d_min) -> BeamSelection:
                 at_low = coarse_selection(1 / d_min, thickness)
@@ -68,7 +79,6 @@ def approach_structure(
             refinement.state.status = part.state.status
             if part.state.status == "interrupted":
                 break
-    return bool(resolutions)
 
 
 @contextmanager

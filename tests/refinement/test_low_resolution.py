@@ -25,13 +25,16 @@ from dials_hybrid_refine.models.structure import RefinedParameters, StructureMod
 from dials_hybrid_refine.models.thickness.constant import ConstantThickness
 from dials_hybrid_refine.models.thickness.given import GivenThickness
 from dials_hybrid_refine.refinement.dataset import Dataset
-from dials_hybrid_refine.refinement.low_resolution import approach_structure, interplanar_spacings
+from dials_hybrid_refine.refinement.low_resolution import (
+    approach_structure,
+    interplanar_spacings,
+    usable_ways,
+)
 from dials_hybrid_refine.refinement.options import BeamOptions, RefinementOptions
 from dials_hybrid_refine.refinement.program import run_refinement
 from dials_hybrid_refine.refinement.refine import Refinement
 from dials_hybrid_refine.refinement.schedule import Controls, Schedule
 from dials_hybrid_refine.refinement.settings import coarse_selection
-from dials_hybrid_refine.refinement.shifts import structure_vector
 from dials_hybrid_refine.refinement.weights import Weighting
 
 G_MAX = 1.7
@@ -122,22 +125,28 @@ def test_only_structure_and_thickness_move() -> None:
     refinement = refinement_of(data)
     model = refinement.state.model
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    assert approach_structure(refinement, data, lambda t: coarse_selection(G_MAX, t), (0.8,))
+    approach_structure(refinement, data, lambda t: coarse_selection(G_MAX, t), (0.8,))
     moved = {n for n, v in model.state_dict().items() if not torch.equal(v, before[n])}
     assert moved == {"structure.shifts", "thickness.log_thickness"}
     assert all(parameter.requires_grad for parameter in model.orientation.parameters())
     assert {step.stage for step in refinement.state.history} == {"d > 0.8"}
 
 
-def test_too_few_reflections_are_left_alone() -> None:
+@pytest.mark.parametrize(
+    ("n_parameters", "ways"),
+    [(5, [(1.0, 0.8), (0.8,)]), (14, [(0.8,)]), (60, [])],
+    ids=["enough", "few", "too few"],
+)
+def test_ways_for_which_there_are_reflections(
+    n_parameters: int, ways: list[tuple[float, ...]]
+) -> None:
+    """Five for each parameter; a way that is left of another is taken once."""
     scan, observations = simulated()
-    few = np.arange(len(observations)) < 70
-    data = Dataset([scan], observations.select(few), np.zeros(70, dtype=bool))
-    refinement = refinement_of(data)
-    before = structure_vector(refinement.state.model)
-    assert not approach_structure(refinement, data, lambda t: coarse_selection(G_MAX, t), (0.8,))
-    np.testing.assert_array_equal(structure_vector(refinement.state.model), before)
-    assert not refinement.state.history
+    data = Dataset([scan], observations, np.zeros(len(observations), dtype=bool))
+    spacings = interplanar_spacings(data)
+    assert (spacings >= 1.0).sum() in range(5 * 5, 5 * 14)
+    assert (spacings >= 0.8).sum() in range(5 * 14, 5 * 60)
+    assert usable_ways(data, n_parameters) == ways
 
 
 def test_spacings_are_those_of_the_cell() -> None:
