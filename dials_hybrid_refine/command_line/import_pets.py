@@ -9,7 +9,7 @@ those of PETS2: the beam travels along -z, the crystal turns about x.
 An intensity that overlapping frames repeat becomes one reflection, integrated over its passage
 through the Ewald sphere; intensities that differ between frames become one reflection each,
 integrated over the range of rotation of the frame. The columns phi_start and phi_end hold these
-ranges in degrees. Which of the two was found is written to the log.
+ranges in degrees. Which of the two was found is written to the log; intensities= overrules it.
 
 Examples::
 
