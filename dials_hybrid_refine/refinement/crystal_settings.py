@@ -99,8 +99,7 @@ def _starting_fit(
     data: Dataset, structure: xray.structure, options: RefinementOptions
 ) -> StartingFit:
     scan = data.scans[0]
-    lengths = np.linalg.norm(data.observations.hkl @ scan.crystal_settings[0].T, axis=1)
-    g_data = float(lengths.max())
+    g_data = float(data.inverse_spacings().max())
 
     def coarse(thickness: float) -> BeamSelection:
         return coarse_selection(g_data, thickness)

@@ -68,6 +68,15 @@ class Dataset:
             None if stretch is None else stretch[chosen],
         )
 
+    def inverse_spacings(self) -> NDArray[np.float64]:
+        """|g| = 1/d of each observation, shape (n,), in 1/Angstrom, by the cell of its experiment."""
+        lengths = np.zeros(len(self.observations))
+        for i, scan in enumerate(self.scans):
+            mine = self.observations.experiment == i
+            vectors = self.observations.hkl[mine] @ scan.crystal_settings[0].T
+            lengths[mine] = np.linalg.norm(vectors, axis=1)
+        return lengths
+
     def representative_part(self) -> Dataset:
         """The observations in a few stretches of each scan."""
         observations = self.observations

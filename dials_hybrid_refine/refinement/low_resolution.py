@@ -14,9 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from dials_hybrid_refine.diffraction.beams import BeamSelection
 from dials_hybrid_refine.refinement.dataset import Dataset
@@ -41,7 +39,7 @@ def usable_ways(data: Dataset, n_parameters: int) -> list[tuple[float, ...]]:
     Args:
         n_parameters: of the structure.
     """
-    spacings = interplanar_spacings(data)[~data.held_out]
+    spacings = 1 / data.inverse_spacings()[~data.held_out]
     enough = {d for d in itertools.chain(*_WAYS) if (spacings >= d).sum() >= _FEWEST * n_parameters}
     ways = [tuple(d for d in way if d in enough) for way in _WAYS]
     return [way for way in dict.fromkeys(ways) if way]
@@ -61,7 +59,7 @@ def approach_structure(
         coarse: the coarse calculation for crystals of a thickness in Angstrom.
         way: d of the reflections in Angstrom, one after the other.
     """
-    model, spacings = refinement.state.model, interplanar_spacings(data)
+    model, spacings = refinement.state.model, 1 / data.inverse_spacings()
     with _kept_as_it_is(model.orientation):
         for d_min in way:
 
@@ -92,13 +90,3 @@ def _kept_as_it_is(module: torch.nn.Module) -> Iterator[None]:
     finally:
         for parameter in refined:
             parameter.requires_grad_(True)
-
-
-def interplanar_spacings(data: Dataset) -> NDArray[np.float64]:
-    """d of each observation, shape (n,), in Angstrom."""
-    spacings = np.zeros(len(data.observations))
-    for i, scan in enumerate(data.scans):
-        mine = data.observations.experiment == i
-        vectors = data.observations.hkl[mine] @ scan.crystal_settings[0].T
-        spacings[mine] = 1 / np.linalg.norm(vectors, axis=1)
-    return spacings

@@ -139,7 +139,7 @@ def run_refinement(
     )
     data = _set_aside(scans, observations, options)
     _check_amount(int((~data.held_out).sum()), model.structure.n_parameters)
-    g_data = _largest_g(scans, observations)
+    g_data = float(data.inverse_spacings().max())
     sampling = _sampling(scans, observations, options)
     expected = _starting_limits(g_data, options.thickness_start or _USUAL, options, sampling)
     check_memory(data, model, expected, options.propagation)
@@ -449,13 +449,3 @@ def _check_amount(n_used: int, n_structural: int) -> None:
             f"only {n_used} reflections are left for {n_structural} structural parameters: give "
             "more data, or refine fewer parameters (structure.displacements=False)"
         )
-
-
-def _largest_g(scans: Sequence[ScanGeometry], observations: Observations) -> float:
-    """Largest |g| of the observations in 1/Angstrom."""
-    lengths = [
-        np.linalg.norm(observations.hkl[members] @ scan.crystal_settings[0].T, axis=1).max()
-        for i, scan in enumerate(scans)
-        if (members := observations.experiment == i).any()
-    ]
-    return float(max(lengths))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -10,6 +9,7 @@ import pytest
 import torch
 from examples import crossing_reflections, make_scan, quartz_structure
 from numpy.typing import NDArray
+from simulated_data import displaced_quartz, with_noise
 
 from cctbx import xray
 
@@ -25,11 +25,7 @@ from dials_hybrid_refine.models.structure import RefinedParameters, StructureMod
 from dials_hybrid_refine.models.thickness.constant import ConstantThickness
 from dials_hybrid_refine.models.thickness.given import GivenThickness
 from dials_hybrid_refine.refinement.dataset import Dataset
-from dials_hybrid_refine.refinement.low_resolution import (
-    approach_structure,
-    interplanar_spacings,
-    usable_ways,
-)
+from dials_hybrid_refine.refinement.low_resolution import approach_structure, usable_ways
 from dials_hybrid_refine.refinement.options import BeamOptions, RefinementOptions
 from dials_hybrid_refine.refinement.program import run_refinement
 from dials_hybrid_refine.refinement.refine import Refinement
@@ -55,22 +51,7 @@ def simulated() -> tuple[ScanGeometry, Observations]:
         BeamSelection(G_MAX, 0.012, 0.07),
         ONE_THREAD,
     )
-    intensity *= 1e5 / intensity.mean()
-    sigma = 0.03 * intensity + 500
-    noise = sigma * np.random.default_rng(0).normal(size=len(sigma))
-    return scan, replace(observations, intensity=intensity + noise, sigma=sigma)
-
-
-def displaced(seed: int) -> xray.structure:
-    """Quartz with silicon and oxygen moved by 0.35 Angstrom, where the symmetry lets them."""
-    structure, rng = quartz_structure(), np.random.default_rng(seed)
-    for scatterer in structure.scatterers():
-        step = rng.normal(size=3)
-        step *= 0.35 / np.linalg.norm(step)
-        shift = structure.unit_cell().fractionalize(tuple(step))
-        scatterer.site = tuple(np.array(scatterer.site) + shift)
-    structure.apply_symmetry_sites()
-    return structure
+    return scan, with_noise(observations, intensity, 0.03, 0.005)
 
 
 def distances(found: xray.structure) -> NDArray[np.float64]:
@@ -83,7 +64,7 @@ def distances(found: xray.structure) -> NDArray[np.float64]:
 def refinement_of(data: Dataset) -> Refinement:
     """From displaced atoms, with one thickness."""
     model = HybridModel(
-        StructureModel(displaced(1), RefinedParameters()),
+        StructureModel(displaced_quartz(0.35), RefinedParameters()),
         ConstantThickness(400.0),
         SmoothOrientation([scan.phi_range for scan in data.scans]),
     )
@@ -103,7 +84,7 @@ def refinement_of(data: Dataset) -> Refinement:
 def test_atoms_come_home() -> None:
     """At full resolution alone they stay where they are (0.116 and 0.318 Angstrom away, R_obs 0.57)."""
     scan, observations = simulated()
-    start = displaced(1)
+    start = displaced_quartz(0.35)
     assert distances(start) == pytest.approx([0.127, 0.35], abs=0.001)
     stages: list[str] = []
     options = RefinementOptions(
@@ -143,7 +124,7 @@ def test_ways_for_which_there_are_reflections(
     """Five for each parameter; a way that is left of another is taken once."""
     scan, observations = simulated()
     data = Dataset([scan], observations, np.zeros(len(observations), dtype=bool))
-    spacings = interplanar_spacings(data)
+    spacings = 1 / data.inverse_spacings()
     assert (spacings >= 1.0).sum() in range(5 * 5, 5 * 14)
     assert (spacings >= 0.8).sum() in range(5 * 14, 5 * 60)
     assert usable_ways(data, n_parameters) == ways
@@ -154,4 +135,4 @@ def test_spacings_are_those_of_the_cell() -> None:
     data = Dataset([scan], observations, np.zeros(len(observations), dtype=bool))
     cell = quartz_structure().unit_cell()
     expected = [cell.d(tuple(map(int, h))) for h in observations.hkl]
-    np.testing.assert_allclose(interplanar_spacings(data), expected, rtol=1e-6)
+    np.testing.assert_allclose(1 / data.inverse_spacings(), expected, rtol=1e-6)

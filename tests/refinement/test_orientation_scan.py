@@ -10,6 +10,7 @@ import pytest
 import torch
 from examples import crossing_reflections, make_scan, perovskite_structure
 from scipy.spatial.transform import Rotation
+from simulated_data import with_noise
 
 from dials_hybrid_refine.diffraction.beams import BeamSelection
 from dials_hybrid_refine.diffraction.observations import Observations
@@ -56,10 +57,7 @@ def simulated(frame_width: float | None = None) -> tuple[ScanGeometry, Observati
         BeamSelection(G_MAX, 0.012, 0.03),
         ONE_THREAD,
     )
-    intensity *= 1e5 / intensity.mean()
-    sigma = 0.02 * intensity + 300
-    noise = sigma * np.random.default_rng(0).normal(size=len(sigma))
-    return scan, replace(observations, intensity=intensity + noise, sigma=sigma)
+    return scan, with_noise(observations, intensity, 0.02, 0.003)
 
 
 def normal_of(scan: ScanGeometry) -> np.ndarray:

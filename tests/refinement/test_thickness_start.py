@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
 import pytest
 import torch
 from examples import crossing_reflections, make_scan, quartz_structure
-
-from cctbx import xray
+from simulated_data import displaced_quartz, with_noise
 
 from dials_hybrid_refine.diffraction.beams import BeamSelection
 from dials_hybrid_refine.diffraction.observations import Observations
@@ -63,22 +61,7 @@ def simulated(thickness: float) -> tuple[ScanGeometry, Observations]:
         BeamSelection(1.3 * G_MAX, 0.02, tilt_step),
         ONE_THREAD,
     )
-    intensity *= 1e5 / intensity.mean()
-    sigma = 0.02 * intensity + 300
-    noise = sigma * np.random.default_rng(0).normal(size=len(sigma))
-    return scan, replace(observations, intensity=intensity + noise, sigma=sigma)
-
-
-def displaced(distance: float) -> xray.structure:
-    """Quartz with each atom moved so far (Angstrom) in some direction."""
-    structure, rng = quartz_structure(), np.random.default_rng(1)
-    for scatterer in structure.scatterers():
-        step = rng.normal(size=3)
-        step *= distance / np.linalg.norm(step)
-        shift = structure.unit_cell().fractionalize(tuple(step))
-        scatterer.site = tuple(np.array(scatterer.site) + shift)
-    structure.apply_symmetry_sites()
-    return structure
+    return scan, with_noise(observations, intensity, 0.02, 0.003)
 
 
 @pytest.mark.parametrize("thickness", [50.0, 80.0, 500.0, 1500.0, 2800.0, 3000.0])
@@ -87,7 +70,7 @@ def test_scan_finds_the_basin(thickness: float, distance: float) -> None:
     """To an eighth, the distance of thin nodes, with true atoms; to a quarter with displaced ones."""
     scan, observations = simulated(thickness)
     model = HybridModel(
-        StructureModel(displaced(distance), RefinedParameters()),
+        StructureModel(displaced_quartz(distance), RefinedParameters()),
         ConstantThickness(500.0),
         SmoothOrientation([scan.phi_range]),
     )
@@ -109,7 +92,7 @@ def test_a_start_far_off_does_no_harm(thickness: float, start: float) -> None:
         orientation=OrientationOptions(scan=False),
         propagation=ONE_THREAD,
     )
-    result = run_refinement([scan], observations, displaced(0.1), options)
+    result = run_refinement([scan], observations, displaced_quartz(0.1), options)
     assert result.profiles.thickness_mean == pytest.approx(thickness, rel=0.15)
 
 
